@@ -1,0 +1,1 @@
+"""Networks only: no DICOM, no files but their weights."""

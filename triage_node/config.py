@@ -1,0 +1,336 @@
+"""conf/node.toml -> frozen settings.
+
+Every key has a default, so that the smallest file says only what differs. Unknown keys are refused, and all
+problems are reported at once, each with the key's path, what was found and what is allowed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from triage_node.errors import ConfigurationError
+
+ResultChoice = Literal["lesions", "lungs", "report", "overview"]
+
+
+def _ae_title(value: str) -> str:
+    # PS3.5 table 6.2-1, AE: 16 bytes of the default repertoire, no backslash, not only spaces
+    if not 1 <= len(value) <= 16 or not value.isascii() or not value.isprintable() or "\\" in value:
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    if value != value.strip():
+        raise ValueError("leading and trailing spaces are not significant in an AE title: leave them out")
+    return value
+
+
+def _network(value: str) -> str:
+    if value != "*":
+        ipaddress.ip_network(value, strict=False)
+    return value
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+Network = Annotated[str, AfterValidator(_network)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """Common to all sections: frozen, unknown keys refused, no silent conversion between types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class NodeSection(Section):
+    """Who this node is and where it keeps its state."""
+
+    ae_title: AeTitle = "TRIAGE"
+    """AE title under which the node is called and under which it calls."""
+    state_dir: str = "state"
+    """Folder of archive, journal and log: relative to the configuration file's folder, or absolute."""
+
+
+class Peer(Section):
+    """Who may send; nobody else gets an association."""
+
+    ae_title: AeTitle = "*"
+    """Calling AE title, "*" for any."""
+    address: Network = "127.0.0.1"
+    """Address or network (CIDR) of the sender, "*" for any."""
+
+
+class IntakeSection(Section):
+    """The DICOM port."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; "0.0.0.0" for all interfaces."""
+    port: Port = 11112
+    """TCP port to listen on."""
+    peers: tuple[Peer, ...] = (Peer(),)
+    """Who may send."""
+    maximum_associations: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Associations at a time; one more is rejected as transient (2/3/2), so that the sender tries again."""
+    maximum_pdu_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
+    """Largest P-DATA-TF PDU that the node offers to take."""
+    network_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """An association without traffic for this long is aborted."""
+    minimum_free_bytes: Annotated[int, Field(ge=0)] = 1_073_741_824
+    """Disk watermark: with less room in state_dir new associations are rejected as transient."""
+    maximum_instance_bytes: Annotated[int, Field(ge=1_048_576)] = 4_294_967_296
+    """A larger data set is refused with 0xA700."""
+    keep_other_sop_classes: bool = False
+    """Accept and keep every storage SOP class instead of CT alone (the others are never analysed)."""
+
+
+class CompletionSection(Section):
+    """When a series counts as complete."""
+
+    quiet_s: Seconds = 2.0
+    """Seconds without a new instance: released, no gap."""
+    long_quiet_s: Seconds = 30.0
+    """Seconds without a new instance: everything else."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.long_quiet_s < self.quiet_s:
+            raise ValueError(f"long_quiet_s ({self.long_quiet_s}) must not be under quiet_s ({self.quiet_s})")
+        return self
+
+
+class AnalysisSection(Section):
+    """How a study is judged."""
+
+    method: Literal["threshold"] = "threshold"
+    """Which method judges."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """"auto", "cpu", "cuda" or "cuda:N"; the threshold method always runs on the CPU."""
+    kernel: Literal["any", "soft", "lung"] = "any"
+    """Reconstruction preferred where a study has several."""
+    minimum_slices: Annotated[int, Field(ge=2)] = 10
+    """Fewer slices are refused (TOO_FEW_SLICES)."""
+    maximum_slices: Annotated[int, Field(ge=10)] = 3000
+    """More slices are refused (TOO_MANY_SLICES)."""
+    maximum_spacing_mm: Annotated[float, Field(gt=0)] = 12.5
+    """Wider slice spacing is refused (SPACING_TOO_LARGE)."""
+    preferred_spacing_mm: Annotated[float, Field(gt=0)] = 1.0
+    """Thinnest slice spacing that still helps: of thinner series the one nearest to it is judged."""
+    minimum_coverage_mm: Annotated[float, Field(ge=0)] = 120.0
+    """Shorter series along the slice normal are refused (COVERAGE_TOO_SHORT)."""
+    consolidation_hu: Annotated[int, Field(ge=-1000, le=300)] = -200
+    """Lesion voxels at or above this attenuation count as consolidation, below as ground glass."""
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """How often a study whose analysis was cut off is tried before it is reported as ANALYSIS_FAILED."""
+
+
+class WorklistSection(Section):
+    """In which order studies are read."""
+
+    strategy: Literal["identification", "severity", "combined"] = "combined"
+    """The three kinds of clinic of Goncharov 2021, section 1."""
+    max_wait_min: Annotated[float, Field(gt=0)] = 120.0
+    """No study waits longer than this because of others."""
+    probability_high: Fraction = 0.5
+    """From this probability of COVID-19 on a study is HIGH (identification)."""
+    probability_medium: Fraction = 0.2
+    """From this probability on it is MEDIUM (identification)."""
+    fraction_high: Fraction = 0.5
+    """From this affected fraction of the worse lung on a study is HIGH (severity; CT-3 and CT-4)."""
+    fraction_medium: Fraction = 0.25
+    """From this affected fraction on it is MEDIUM (severity; CT-2)."""
+    probability_weight: Fraction = 0.5
+    """Weight of the probability against the affected fraction (combined)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for name in ("probability", "fraction"):
+            high, medium = getattr(self, f"{name}_high"), getattr(self, f"{name}_medium")
+            if medium > high:
+                raise ValueError(f"{name}_medium ({medium}) must not be over {name}_high ({high})")
+        return self
+
+
+class DestinationSection(Section):
+    """Who gets the results."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    """Name in journal, log and page."""
+    ae_title: AeTitle
+    """Called AE title."""
+    host: str
+    """Host name or address."""
+    port: Port
+    """TCP port."""
+    send: tuple[ResultChoice, ...] = ("lesions", "lungs", "report", "overview")
+    """Which kinds of object."""
+    storage_commitment: bool = False
+    """Reserved for storage commitment; must be false in this version."""
+    timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """A destination that does not answer for this long counts as dead until the next attempt."""
+    retry_first_s: Annotated[float, Field(gt=0)] = 5.0
+    """Pause before the second attempt; each further pause is twice as long."""
+    retry_longest_s: Annotated[float, Field(gt=0)] = 3600.0
+    """Longest pause between attempts."""
+    give_up_after_h: Annotated[float, Field(gt=0)] = 168.0
+    """After this long the object is given up (and can be requeued by hand)."""
+
+    @model_validator(mode="after")
+    def _not_yet(self) -> Self:
+        if self.storage_commitment:
+            raise ValueError("storage_commitment is not available in this version: set it to false")
+        return self
+
+
+class WebSection(Section):
+    """The worklist page."""
+
+    enabled: bool = True
+    """Serve the page at all."""
+    host: str = "127.0.0.1"
+    """Address to listen on. The page has no log-in in this version, so only loopback is allowed."""
+    port: Port = 8080
+    """TCP port to listen on."""
+
+    @model_validator(mode="after")
+    def _loopback(self) -> Self:
+        if self.host != "localhost" and not (
+            _is_address(self.host) and ipaddress.ip_address(self.host).is_loopback
+        ):
+            raise ValueError(
+                f"host is {self.host!r}: the page has no log-in yet, so only a loopback address is allowed"
+            )
+        return self
+
+
+class LogSection(Section):
+    """The log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe event that is written."""
+    maximum_bytes: Annotated[int, Field(ge=65_536)] = 50_000_000
+    """The file is rotated at this size."""
+    keep: Annotated[int, Field(ge=1, le=100)] = 10
+    """Rotated files kept."""
+    patient_identity: bool = False
+    """Write patient names and identifiers into log lines."""
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    node: NodeSection = NodeSection()
+    intake: IntakeSection = IntakeSection()
+    completion: CompletionSection = CompletionSection()
+    analysis: AnalysisSection = AnalysisSection()
+    worklist: WorklistSection = WorklistSection()
+    destinations: tuple[DestinationSection, ...] = ()
+    web: WebSection = WebSection()
+    log: LogSection = LogSection()
+    folder: Path = Field(default=Path(), exclude=True)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        names = [destination.name for destination in self.destinations]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"destinations: the name {doubled[0]!r} is used more than once")
+        if self.web.enabled and self.web.port == self.intake.port:
+            raise ValueError(f"web.port and intake.port are both {self.web.port}")
+        return self
+
+    @property
+    def state_dir(self) -> Path:
+        """Absolute path of the state directory."""
+        return (self.folder / self.node.state_dir).resolve()
+
+
+def load(path: Path) -> Settings:
+    """Read and validate the configuration file.
+
+    Raises ConfigurationError with one line a problem.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8 text: {error}") from error
+    return parse(text, folder=path.resolve().parent, name=str(path))
+
+
+def parse(text: str, *, folder: Path, name: str = "configuration") -> Settings:
+    """Validate TOML `text`; relative paths in it are relative to `folder`."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{name} is not TOML: {error}") from error
+    if "folder" in table:
+        raise ConfigurationError(f"{name}:\n  folder: unknown key")
+    try:
+        # TOML arrays arrive as lists; strict validation of tuples wants JSON's view of the table
+        return Settings.model_validate({**_tuples(table), "folder": folder})
+    except ValidationError as error:
+        raise ConfigurationError(
+            "\n".join([f"{name}:", *(f"  {line}" for line in _problems(error))])
+        ) from None
+
+
+def _tuples(value: object) -> dict[str, object]:
+    def convert(item: object) -> object:
+        if isinstance(item, dict):
+            return {key: convert(entry) for key, entry in item.items()}
+        return tuple(convert(entry) for entry in item) if isinstance(item, list) else item
+
+    converted = convert(value)
+    assert isinstance(converted, dict)
+    return converted
+
+
+def _problems(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(".")
+        if problem["type"] == "extra_forbidden":
+            section = problem["loc"][:-1]
+            lines.append(f"{path}: unknown key; allowed here: {', '.join(_keys(section))}")
+        elif problem["type"] == "missing":
+            lines.append(f"{path}: this key must be given")
+        elif problem["type"] == "value_error":
+            lines.append(f"{path}: {problem['ctx']['error']}".lstrip(": "))
+        else:
+            lines.append(f"{path}: found {problem['input']!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    return lines
+
+
+def _keys(section: tuple[int | str, ...]) -> list[str]:
+    """Names of the keys of the section at this path."""
+    model: type[BaseModel] = Settings
+    for part in section:
+        if isinstance(part, str):
+            model = SECTIONS[part]
+    return [name for name in model.model_fields if name != "folder"]
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "node": NodeSection,
+    "intake": IntakeSection,
+    "peers": Peer,
+    "completion": CompletionSection,
+    "analysis": AnalysisSection,
+    "worklist": WorklistSection,
+    "destinations": DestinationSection,
+    "web": WebSection,
+    "log": LogSection,
+}

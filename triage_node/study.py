@@ -1,0 +1,305 @@
+"""The types that cross the borders between rooms: frozen, keyword-only, free of I/O.
+
+Axis order is [z, y, x] everywhere: z the slice, y the image row, x the image column. Positions are in
+millimetres in DICOM patient coordinates (L, P, S): x grows to the patient's left, y to the back, z to the head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+Hounsfield = npt.NDArray[np.int16]
+Mask = npt.NDArray[np.bool_]
+LungMap = npt.NDArray[np.uint8]
+
+RIGHT_LUNG, LEFT_LUNG = 1, 2  # labels of `Findings.lungs`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesKey:
+    """Names a series; the study is part of it, since a series UID alone is only promised to be unique."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One kept SOP instance: where its file lies and what identifies its bytes."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    series: SeriesKey
+    path: Path  # Part 10 file
+    digest: str  # sha256 of the data set's bytes as received, hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The instances of one series that are at hand, in order of arrival."""
+
+    key: SeriesKey
+    instances: tuple[Instance, ...]
+
+    @property
+    def digest(self) -> str:
+        """Sha256 over the sorted SOP Instance UIDs and digests: the same for every order of arrival."""
+        return digest_of(self.instances)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """The series of one study that are at hand."""
+
+    study_instance_uid: str
+    series: tuple[Series, ...]
+
+    @property
+    def digest(self) -> str:
+        """Sha256 over all instances of the study, the same for every order of arrival."""
+        return digest_of(tuple(i for s in self.series for i in s.instances))
+
+
+def digest_of(instances: tuple[Instance, ...]) -> str:
+    """Sha256 over (SOP Instance UID, digest) of `instances`, sorted by UID."""
+    lines = sorted(f"{i.sop_instance_uid} {i.digest}" for i in instances)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume:
+    """A CT series as Hounsfield units on a grid, slices ordered along their normal.
+
+    `affine_lps_mm` maps (x, y, z, 1) voxel indices, in this order, to patient millimetres: its columns are the
+    step along a row's columns, the step along the rows, the step between slices, and the first voxel's centre.
+    With a tilted gantry the third column is not along the normal of the slices.
+    """
+
+    hounsfield: Hounsfield  # [z, y, x]
+    affine_lps_mm: npt.NDArray[np.float64]  # [4, 4]
+    slice_positions_mm: npt.NDArray[np.float64]  # [z, 3] Image Position (Patient) of every slice as in its header
+    instances: tuple[Instance, ...]  # of every slice; the same one again and again for a multi-frame object
+    frame_numbers: tuple[int, ...] | None = None  # 1-based frame of every slice; None for single-frame objects
+    warnings: tuple[str, ...] = ()  # sentences for the reader, for example of a gantry tilt that was corrected
+
+    def __post_init__(self) -> None:
+        slices = self.hounsfield.shape[0]
+        if self.hounsfield.ndim != 3 or self.hounsfield.dtype != np.int16:
+            raise ValueError(
+                f"hounsfield must be int16 [z, y, x], not {self.hounsfield.dtype} {self.hounsfield.shape}"
+            )
+        if self.affine_lps_mm.shape != (4, 4) or self.slice_positions_mm.shape != (slices, 3):
+            raise ValueError("affine_lps_mm must be [4, 4] and slice_positions_mm [z, 3]")
+        if len(self.instances) != slices or (
+            self.frame_numbers is not None and len(self.frame_numbers) != slices
+        ):
+            raise ValueError("instances and frame_numbers need one entry for every slice")
+
+    @cached_property
+    def spacing_zyx_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring slices (along their normal), rows and columns."""
+        column, row, step = (self.affine_lps_mm[:3, i] for i in range(3))
+        normal = np.cross(column, row)
+        normal = normal / np.linalg.norm(normal)
+        return (
+            float(abs(np.dot(step, normal))),
+            float(np.linalg.norm(row)),
+            float(np.linalg.norm(column)),
+        )
+
+    @cached_property
+    def slice_thicknesses_mm(self) -> npt.NDArray[np.float64]:
+        """[z] the height of the slab that each slice stands for: half the way to its neighbours along the normal."""
+        column, row = self.affine_lps_mm[:3, 0], self.affine_lps_mm[:3, 1]
+        normal = np.cross(column, row)
+        normal = normal / np.linalg.norm(normal)
+        along = self.slice_positions_mm @ normal
+        if len(along) == 1:
+            return np.array([self.spacing_zyx_mm[0]])
+        steps = np.abs(np.diff(along))
+        return np.concatenate([steps[:1], (steps[:-1] + steps[1:]) / 2, steps[-1:]])
+
+    @cached_property
+    def voxel_volumes_ml(self) -> npt.NDArray[np.float64]:
+        """[z] volume of one voxel of each slice."""
+        _, row_mm, column_mm = self.spacing_zyx_mm
+        return self.slice_thicknesses_mm * row_mm * column_mm / 1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """What judged a study: a method by name, its version, and the digest of its weights or parameters."""
+
+    name: str  # as in the configuration, "threshold"
+    version: str
+    digest: str  # sha256, hex
+    describes: str = ""  # one line for people, with the source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Findings:
+    """What a method sees in a volume, on the volume's own grid."""
+
+    lungs: LungMap  # [z, y, x] 0 none, 1 right, 2 left (the patient's)
+    lesions: Mask  # [z, y, x], inside the lungs
+    covid_probability: float | None  # 0..1; None where the method has no identification head
+    model: Model
+    warnings: tuple[str, ...] = ()
+
+
+class Laterality(StrEnum):
+    """The patient's side."""
+
+    RIGHT = "right"
+    LEFT = "left"
+
+
+class CtGrade(StrEnum):
+    """Russian visual scale by affected fraction of the worse lung (Goncharov 2021, sections 1 and 3.1)."""
+
+    CT_0 = "CT-0"
+    CT_1 = "CT-1"
+    CT_2 = "CT-2"
+    CT_3 = "CT-3"
+    CT_4 = "CT-4"
+
+
+class CtSeverityScore(IntEnum):
+    """LungQuant's CT-SS by affected fraction of both lungs together (Lizzi 2021, LungQuant)."""
+
+    UNDER_5 = 1
+    FROM_5_TO_25 = 2
+    FROM_25_TO_50 = 3
+    FROM_50_TO_75 = 4
+    FROM_75 = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LungMeasurement:
+    """One lung in numbers; fractions are 0..1 of the lung's own volume."""
+
+    laterality: Laterality
+    volume_ml: float
+    lesion_ml: float
+    consolidation_ml: float  # the part of lesion_ml above the configured attenuation
+
+    @property
+    def ground_glass_ml(self) -> float:
+        """The part of the lesion below the configured attenuation."""
+        return self.lesion_ml - self.consolidation_ml
+
+    @property
+    def affected_fraction(self) -> float:
+        """Lesion volume over lung volume."""
+        return self.lesion_ml / self.volume_ml if self.volume_ml > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """A judged study in numbers."""
+
+    right: LungMeasurement | None  # None where no such lung was found
+    left: LungMeasurement | None
+    affected_fraction: float  # the larger of the two lungs' (Goncharov 2021, section 2.1)
+    affected_fraction_both: float  # of both lungs together
+    consolidation_share: float | None  # of the lesion volume; None without a lesion
+    ct_grade: CtGrade
+    ct_ss: CtSeverityScore
+    covid_probability: float | None
+    model: Model
+    generation: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def lungs(self) -> tuple[LungMeasurement, ...]:
+        """The lungs that were found, right first."""
+        return tuple(lung for lung in (self.right, self.left) if lung is not None)
+
+
+class Reason(StrEnum):
+    """Why a series or a study was not analysed. The values are stable: they are stored, reported and filtered on."""
+
+    NOT_CT = "NOT_CT"
+    LOCALIZER = "LOCALIZER"
+    NOT_PRIMARY = "NOT_PRIMARY"  # derived or secondary images: reformats, projections, screen captures
+    NOT_AXIAL = "NOT_AXIAL"
+    TOO_FEW_SLICES = "TOO_FEW_SLICES"
+    TOO_MANY_SLICES = "TOO_MANY_SLICES"
+    COVERAGE_TOO_SHORT = "COVERAGE_TOO_SHORT"
+    SPACING_TOO_LARGE = "SPACING_TOO_LARGE"
+    GAP = "GAP"
+    DUPLICATE_POSITIONS = "DUPLICATE_POSITIONS"
+    MIXED_ORIENTATION = "MIXED_ORIENTATION"
+    MIXED_FRAME_OF_REFERENCE = "MIXED_FRAME_OF_REFERENCE"
+    MIXED_MATRIX = "MIXED_MATRIX"
+    MISSING_ATTRIBUTE = "MISSING_ATTRIBUTE"
+    UNDECODABLE = "UNDECODABLE"
+    NO_LUNGS = "NO_LUNGS"
+    NOT_PREFERRED = "NOT_PREFERRED"  # suitable, but another series of the study was judged
+    NO_SUITABLE_SERIES = "NO_SUITABLE_SERIES"  # of a study: each of its series says why
+    ANALYSIS_FAILED = "ANALYSIS_FAILED"  # a fault of ours; the log has the traceback
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAnalysed:
+    """A refusal: a result like any other, with a code for machines and a sentence for people."""
+
+    reason: Reason
+    words: str  # "no image lies at 112.5 mm: 3 slices seem to be missing between ..."
+
+
+class ReadingPriority(StrEnum):
+    """Scheduled Procedure Step Priority (0074,1200), PS3.3 table C.30.2-1."""
+
+    HIGH = "HIGH"
+    MEDIUM = "MEDIUM"
+    LOW = "LOW"
+
+
+class StudyState(StrEnum):
+    """Where a study stands on the reading worklist."""
+
+    WAITING = "waiting"
+    JUDGED = "judged"
+    NOT_ANALYSED = "not_analysed"
+    READING = "reading"
+    READ = "read"
+
+
+ResultKind = Literal["lesions", "lungs", "report", "overview"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultIdentity:
+    """From what the UIDs of a result's objects follow, so that a repeated run writes the same objects."""
+
+    study_instance_uid: str
+    series_digest: str
+    model_digest: str
+    generation: int
+    created_at: datetime  # when the series was closed, timezone-aware: the objects' content date and time
+    ae_title: str = "TRIAGE"
+    predecessor: ResultIdentity | None = field(default=None)
+
+    def uid(self, what: str) -> str:
+        """A UID under 2.25 (PS3.5 annex B.2) that depends on nothing but this identity and `what`."""
+        text = "\n".join(
+            (self.study_instance_uid, self.series_digest, self.model_digest, str(self.generation), what)
+        )
+        number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
+        # RFC 4122 version 8 (custom) and variant bits: 2.25 is for UUIDs alone
+        number = (number & ~(0xF << 76)) | (8 << 76)
+        number = (number & ~(0x3 << 62)) | (2 << 62)
+        return f"2.25.{number}"
