@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
     from pathlib import Path
 
@@ -56,7 +57,7 @@ class Series:
     @property
     def digest(self) -> str:
         """Sha256 over the sorted SOP Instance UIDs and digests: the same for every order of arrival."""
-        return digest_of(self.instances)
+        return digest_of((i.sop_instance_uid, i.digest) for i in self.instances)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +70,12 @@ class Study:
     @property
     def digest(self) -> str:
         """Sha256 over all instances of the study, the same for every order of arrival."""
-        return digest_of(tuple(i for s in self.series for i in s.instances))
+        return digest_of((i.sop_instance_uid, i.digest) for s in self.series for i in s.instances)
 
 
-def digest_of(instances: tuple[Instance, ...]) -> str:
-    """Sha256 over (SOP Instance UID, digest) of `instances`, sorted by UID."""
-    lines = sorted(f"{i.sop_instance_uid} {i.digest}" for i in instances)
+def digest_of(instances: Iterable[tuple[str, str]]) -> str:
+    """Sha256 over pairs of SOP Instance UID and digest, sorted by UID."""
+    lines = sorted(f"{uid} {digest}" for uid, digest in instances)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -1,0 +1,139 @@
+"""The tables of the journal, one literal a table.
+
+Times are seconds since 1970 (UTC). UIDs are text. Columns that hold JSON end in `_json`.
+"""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 1
+
+TABLES = """
+create table if not exists associations (
+    id              integer primary key,
+    peer_ae         text not null,
+    peer_address    text not null,
+    opened_at       real not null,
+    closed_at       real,
+    ending          text              -- 'released', 'aborted', 'cut off' (receiver died); null while open
+);
+
+create table if not exists instances (
+    id              integer primary key,   -- order of arrival; a job works on those up to its last_instance_id
+    sop_instance_uid    text not null unique,
+    sop_class_uid       text not null,
+    transfer_syntax_uid text not null,
+    study_instance_uid  text not null,
+    series_instance_uid text not null,
+    path            text not null,         -- relative to the state directory
+    digest          text not null,         -- sha256 of the data set as received
+    size_bytes      integer not null,
+    association_id  integer,               -- null when adopted from the archive
+    received_at     real not null,
+    volumetric      integer not null,      -- 1: one slice or frame of a stack; 0: localizer, report and the like
+    frames          integer not null,
+    geometry_json   text                   -- position [3] and orientation [6] in mm and direction cosines, or null
+);
+create index if not exists instances_by_series on instances (study_instance_uid, series_instance_uid, id);
+
+create table if not exists series (
+    study_instance_uid  text not null,
+    series_instance_uid text not null,
+    modality        text not null,
+    description     text not null,
+    instances       integer not null,
+    first_at        real not null,
+    last_at         real not null,
+    last_instance_id integer not null,
+    state           text not null,         -- 'open' or 'closed'
+    generation      integer not null,      -- how often it was closed
+    closed_at       real,
+    evidence_json   text,                  -- on what it was closed
+    primary key (study_instance_uid, series_instance_uid)
+);
+create index if not exists series_by_state on series (state);
+
+create table if not exists studies (
+    study_instance_uid text primary key,
+    accession_number text not null,
+    description     text not null,
+    study_date      text not null,
+    arrived_at      real not null,
+    state           text not null,         -- StudyState
+    result_id       integer                -- the current answer
+);
+
+create table if not exists jobs (
+    id              integer primary key,
+    study_instance_uid text not null,
+    generation      integer not null,
+    last_instance_id integer not null,
+    inputs_digest   text not null,
+    priority        integer not null,
+    state           text not null,         -- 'queued', 'running', 'done', 'superseded'
+    owner           text,
+    attempts        integer not null,
+    created_at      real not null,
+    claimed_at      real,
+    finished_at     real,
+    unique (study_instance_uid, generation)
+);
+create index if not exists jobs_to_claim on jobs (state, priority desc, id);
+
+create table if not exists results (
+    id              integer primary key,
+    study_instance_uid text not null,
+    generation      integer not null,
+    series_instance_uid text,              -- the series that was judged
+    assessment_json text,                  -- when judged
+    not_analysed_json text,                -- when not
+    passed_over_json text not null,        -- the other series and why
+    identity_json   text not null,         -- from what the UIDs of the objects follow
+    created_at      real not null,
+    duration_s      real not null,
+    unique (study_instance_uid, generation)
+);
+
+create table if not exists objects (
+    sop_instance_uid text primary key,
+    result_id       integer not null references results (id),
+    kind            text not null,         -- ResultKind
+    sop_class_uid   text not null,
+    path            text not null,         -- relative to the state directory
+    size_bytes      integer not null
+);
+create index if not exists objects_by_result on objects (result_id);
+
+create table if not exists outbox (
+    id              integer primary key,
+    sop_instance_uid text not null references objects (sop_instance_uid),
+    study_instance_uid text not null,
+    destination     text not null,
+    state           text not null,         -- 'queued', 'stored', 'refused', 'given up', 'superseded'
+    attempts        integer not null,
+    queued_at       real not null,
+    next_at         real not null,
+    finished_at     real,
+    unique (sop_instance_uid, destination)
+);
+create index if not exists outbox_due on outbox (destination, state, next_at);
+
+create table if not exists deliveries (
+    id              integer primary key,
+    outbox_id       integer not null references outbox (id),
+    at              real not null,
+    state           text not null,         -- 'stored', 'refused', 'failed'
+    status          integer,               -- DIMSE status, where one came
+    words           text not null
+);
+create index if not exists deliveries_by_object on deliveries (outbox_id);
+
+create table if not exists events (
+    id              integer primary key,
+    at              real not null,
+    process         text not null,
+    event           text not null,
+    study_instance_uid text,
+    detail_json     text not null
+);
+create index if not exists events_by_study on events (study_instance_uid, id);
+"""

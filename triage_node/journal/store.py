@@ -1,0 +1,123 @@
+"""Connections, transactions and the events of the journal.
+
+SQLite in WAL mode with synchronous=NORMAL: a killed process loses nothing that was committed; after a loss of power
+the journal is consistent but may lack its last transactions. These are found again: instance files are synced before
+they are journalled, so that `intake.adopt` files what the journal lacks, and an analysis that is not in the journal
+is run again and writes the same objects under the same UIDs.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sqlite3
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import sqlite_utils
+
+from triage_node.journal import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BUSY_TIMEOUT_S = 30.0
+Row = dict[str, Any]
+
+
+class Journal:
+    """The one place where processes meet: a pool of connections, each used by one thread at a time."""
+
+    def __init__(self, state_dir: Path, process: str = "cli") -> None:
+        """Open the journal of `state_dir`, creating the tables where there are none."""
+        self.state_dir = state_dir
+        self.process = process
+        self.path = state_dir / "journal.sqlite"
+        self._idle: queue.LifoQueue[sqlite_utils.Database] = queue.LifoQueue()
+        state_dir.mkdir(parents=True, exist_ok=True)
+        with self._connection() as database:
+            if database.conn.execute("pragma user_version").fetchone()[0] != schema.SCHEMA_VERSION:
+                database.enable_wal()
+                database.conn.executescript(schema.TABLES)
+                database.conn.execute(f"pragma user_version = {schema.SCHEMA_VERSION}")
+
+    def _connect(self) -> sqlite_utils.Database:
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("pragma synchronous = normal")
+        connection.execute("pragma foreign_keys = on")
+        return sqlite_utils.Database(connection)
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite_utils.Database]:
+        try:
+            database = self._idle.get_nowait()
+        except queue.Empty:
+            database = self._connect()
+        try:
+            yield database
+        finally:
+            self._idle.put(database)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite_utils.Database]:
+        """One transaction that takes the write lock at once: all of it is kept, or nothing."""
+        with self._connection() as database:
+            database.conn.execute("begin immediate")
+            try:
+                yield database
+            except BaseException:
+                database.conn.execute("rollback")
+                raise
+            database.conn.execute("commit")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite_utils.Database]:
+        """One consistent view of the journal."""
+        with self._connection() as database:
+            database.conn.execute("begin")
+            try:
+                yield database
+            finally:
+                database.conn.execute("rollback")
+
+    def rows(self, sql: str, *parameters: object) -> list[Row]:
+        """The rows of one query."""
+        with self.reading() as database:
+            return list(database.query(sql, parameters))
+
+    def row(self, sql: str, *parameters: object) -> Row | None:
+        """The first row of one query, if there is one."""
+        found = self.rows(sql, *parameters)
+        return found[0] if found else None
+
+    def version(self) -> int:
+        """A number that grows with every event: has anything happened since?"""
+        found = self.row("select coalesce(max(id), 0) as id from events")
+        return int(found["id"]) if found else 0
+
+    def note(
+        self,
+        database: sqlite_utils.Database,
+        event: str,
+        *,
+        study: str | None = None,
+        at: float | None = None,
+        **detail: object,
+    ) -> None:
+        """Write an event as part of the transaction that it tells of."""
+        database.conn.execute(
+            "insert into events (at, process, event, study_instance_uid, detail_json) values (?, ?, ?, ?, ?)",
+            (time.time() if at is None else at, self.process, event, study, json.dumps(detail)),
+        )
+
+    def close(self) -> None:
+        """Close the idle connections; call it when no thread uses the journal any more."""
+        while True:
+            try:
+                self._idle.get_nowait().conn.close()
+            except queue.Empty:
+                return
