@@ -1,0 +1,290 @@
+"""Classical lung segmentation: a chest CT without weights -> right and left lung.
+
+The straight line: enclosed air in every slice -> gas (airways, bowel) put aside -> the lungs among what is left ->
+airway followed into the hila -> right and left -> each lung closed over vessels, nodules and consolidation at the
+pleura -> back to the series' own voxels, the border decided there by attenuation. All but the last step happen on
+the reduced grid of `triage_node.grid`.
+
+Limits: a lung without any air (whiteout, pneumonectomy) leaves nothing to find and is reported as missing; a
+consolidated lobe that leaves no aerated lung around it is not told from chest wall, effusion or liver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from triage_node import grid, laterality
+from triage_node.errors import Refused
+from triage_node.study import LEFT_LUNG, RIGHT_LUNG, NotAnalysed, Reason
+
+if TYPE_CHECKING:
+    from triage_node.grid import Reduced
+    from triage_node.study import Hounsfield, LungMap, Mask, Volume
+
+AIR_BELOW_HU = -300  # between aerated lung and soft tissue; ground glass lies below
+GAS_BELOW_HU = -960  # free air; parenchyma, even emphysema, is denser on average
+GAS_SHARE = 0.75  # of a region's inside that must be free air to make it airway, bowel or the room
+FILLER_BELOW_HU = -1050  # no tissue is lighter than air: outside the reconstructed field
+AIRWAY_BELOW_HU = (-900, -930, -960)  # tried in turn while the airway is followed; the next where it leaks
+AIRWAY_SLICE_MM2 = 1500.0  # carina and both main bronchi; more is a leak into the lung
+AIRWAY_BEYOND_MM = 40.0  # how far below the last free-standing piece it is followed
+PIECE_ML = 3.0  # smaller islands of air are not lung
+MAIN_SHARE = 0.1  # of the largest region; as large as this a region counts as a lung by itself
+NEAR_MM = 25.0  # a piece cut off by consolidation lies this near to a lung
+TISSUE_AROUND = 0.6  # share of tissue in the ring 4 to 10 mm around; a table or a sleeve has less
+LEAST_ML, MOST_ML = 400.0, 14_000.0  # of both lungs together
+LEAST_HEIGHT_MM = 50.0
+CLOSING_MM = 10.0  # radius that bridges vessels at the hilum and consolidation at the pleura
+NOT_LUNG_ABOVE_HU = 150  # bone and enhanced vessels are never taken in by closing
+IN_PLANE = ndimage.generate_binary_structure(2, 1)[np.newaxis]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lungs:
+    """Right and left lung on the volume's grid and on the reduced one."""
+
+    map: LungMap  # [z, y, x] as in Findings
+    reduced_map: LungMap  # [z, y, x] of `reduced`
+    reduced: Reduced
+    warnings: tuple[str, ...]
+
+
+def find(volume: Volume) -> Lungs:
+    """Segment the lungs. Raises Refused (NO_LUNGS) with what was found instead."""
+    reduced = grid.reduce(volume)
+    air, gas = _enclosed_air(reduced.hounsfield, reduced.spacing_zyx_mm)
+    chosen = _choose(reduced, air)
+    airway = _airway(reduced, chosen, gas)
+    chosen = _largest_pieces(chosen & ~ndimage.binary_dilation(airway, IN_PLANE), reduced)
+    _check(reduced, chosen)
+    sides, warnings = laterality.split(chosen, reduced)
+    repaired = np.zeros_like(sides)
+    for label in (RIGHT_LUNG, LEFT_LUNG):
+        repaired[_close(sides == label, reduced, airway) & (repaired == 0)] = label
+    repaired[chosen] = sides[chosen]
+    return Lungs(
+        map=_restore(volume, reduced, repaired, airway),
+        reduced_map=repaired,
+        reduced=reduced,
+        warnings=(*warnings, *_cut_off(repaired, reduced)),
+    )
+
+
+def _enclosed_air(hounsfield: Hounsfield, spacing: tuple[float, float, float]) -> tuple[Mask, Mask]:
+    """Air with tissue all around it in its slice, or cut by the field of view: what may be lung, and free gas."""
+    filler = hounsfield < FILLER_BELOW_HU
+    lowest, highest = hounsfield.min(axis=0), hounsfield.max(axis=0)
+    filler |= (lowest == highest) & (lowest <= -1000)  # the same in every slice: a filler that looks like air
+    regions, count = ndimage.label((hounsfield < AIR_BELOW_HU) & ~filler, _stack(IN_PLANE))
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    inside = ndimage.binary_erosion(regions > 0, IN_PLANE, border_value=1)
+    insides = np.bincount(regions[inside], minlength=count + 1)
+    thin = insides == 0
+    free_air = hounsfield < GAS_BELOW_HU
+    gas_share = np.where(
+        thin,
+        np.bincount(regions[free_air], minlength=count + 1) / np.maximum(sizes, 1),
+        np.bincount(regions[free_air & inside], minlength=count + 1) / np.maximum(insides, 1),
+    )
+    edge = np.zeros_like(filler)
+    edge[:, [0, -1], :] = edge[:, :, [0, -1]] = True
+    edge |= ndimage.binary_dilation(filler, IN_PLANE)
+    at_edge = np.zeros(count + 1, dtype=bool)
+    at_edge[np.unique(regions[edge])] = True
+    # what the field of view cuts is lung only if it is plainly not the room's air
+    large = sizes * spacing[1] * spacing[2] > 300.0
+    lung_like = np.where(at_edge, (gas_share < 0.3) & large, gas_share < GAS_SHARE)
+    gas_like = ~at_edge & (gas_share >= GAS_SHARE)
+    lung_like[0] = gas_like[0] = False
+    return lung_like[regions], gas_like[regions]
+
+
+def _choose(reduced: Reduced, air: Mask) -> Mask:
+    """The regions of enclosed air that are lung."""
+    spacing = reduced.spacing_zyx_mm
+    regions, count = ndimage.label(air)
+    millilitres = np.bincount(regions.ravel(), minlength=count + 1) * reduced.voxel_ml
+    millilitres[0] = 0.0
+    boxes = ndimage.find_objects(regions)
+    mains: list[int] = []
+    for label in np.argsort(-millilitres):
+        if millilitres[label] < max(PIECE_ML, MAIN_SHARE * (millilitres[mains[0]] if mains else 30.0)):
+            break
+        if _tissue_around(reduced.hounsfield, regions, int(label), boxes[label - 1], spacing) >= TISSUE_AROUND:
+            mains.append(int(label))
+    chosen: Mask = np.isin(regions, mains)
+    if not mains:
+        return chosen
+    low = min(boxes[label - 1][0].start for label in mains)
+    high = max(boxes[label - 1][0].stop for label in mains)
+    pieces = [
+        label
+        for label in np.flatnonzero(millilitres >= PIECE_ML)
+        if label not in mains
+        # bowel lies at the lower end, and above the upper end there is only the neck
+        and low + 0.2 * (high - low) <= (boxes[label - 1][0].start + boxes[label - 1][0].stop) / 2 <= high
+    ]
+    if pieces:
+        near = distance_mm(chosen, spacing) <= NEAR_MM
+        for label in pieces:
+            if near[regions == label].mean() > 0.5:
+                chosen |= regions == label
+    return chosen
+
+
+def _tissue_around(
+    hounsfield: Hounsfield,
+    regions: npt.NDArray[np.int32],
+    label: int,
+    box: tuple[slice, slice, slice],
+    spacing: tuple[float, float, float],
+) -> float:
+    """Share of tissue in the in-plane ring 4 to 10 mm around a region; the part cut by the image does not count."""
+    reach = int(np.ceil(12.0 / min(spacing[1:])))
+    window = (box[0], *(slice(max(0, s.start - reach), s.stop + reach) for s in box[1:]))
+    region = regions[window] == label
+    near = ndimage.binary_dilation(region, IN_PLANE, iterations=max(1, round(4.0 / spacing[1])))
+    far = ndimage.binary_dilation(near, IN_PLANE, iterations=max(1, round(6.0 / spacing[1])))
+    ring = hounsfield[window][far & ~near]
+    ring = ring[ring >= FILLER_BELOW_HU]
+    return float((ring > AIR_BELOW_HU).mean()) if len(ring) else 0.0
+
+
+def _airway(reduced: Reduced, chosen: Mask, gas: Mask) -> Mask:
+    """Trachea and main bronchi: the long gas column between the lungs, followed down to where it enters them."""
+    airway = np.zeros_like(chosen)
+    if not chosen.any():
+        return airway
+    dz, dy, dx = reduced.spacing_zyx_mm
+    z, _, x = np.nonzero(chosen)
+    left_mm, right_mm = np.percentile(x, [25, 75])
+    regions, _ = ndimage.label(gas, np.ones((3, 3, 3)))
+    best, best_mm = 0, 15.0
+    for label, box in enumerate(ndimage.find_objects(regions), start=1):
+        region = regions[box] == label
+        areas = region.sum(axis=(1, 2)) * dy * dx
+        middle = ndimage.center_of_mass(region)[2] + box[2].start
+        length_mm = (box[0].stop - box[0].start) * dz
+        if (
+            length_mm > best_mm
+            and left_mm <= middle <= right_mm
+            and np.median(areas) < AIRWAY_SLICE_MM2 / 2
+            and box[0].stop > np.median(z)
+        ):
+            best, best_mm = label, length_mm
+    if not best:
+        return airway
+    trachea = regions == best
+    levels = np.flatnonzero(trachea.any(axis=(1, 2)))
+    steps = max(1, round(max(4.0, dz) / dy))
+    last = max(0, int(levels[0] - AIRWAY_BEYOND_MM / dz))
+    previous = trachea[levels[-1]]
+    airway[levels[-1] :] = trachea[levels[-1] :]
+    for level in range(int(levels[-1]) - 1, last - 1, -1):
+        reach = ndimage.binary_dilation(previous, iterations=steps)
+        current = trachea[level]
+        for below_hu in AIRWAY_BELOW_HU:
+            grown = current | (reach & (reduced.hounsfield[level] < below_hu))
+            if np.count_nonzero(grown) * dy * dx <= max(
+                AIRWAY_SLICE_MM2 / 3, 1.5 * np.count_nonzero(previous) * dy * dx
+            ):
+                current = grown
+                break
+        if not current.any():
+            break
+        airway[level] = previous = current
+    return airway
+
+
+def _largest_pieces(lungs: Mask, reduced: Reduced) -> Mask:
+    """Without the crumbs that cutting out the airway leaves behind."""
+    regions, count = ndimage.label(lungs)
+    millilitres = np.bincount(regions.ravel(), minlength=count + 1) * reduced.voxel_ml
+    keep = millilitres >= PIECE_ML
+    keep[0] = False
+    return keep[regions]
+
+
+def _check(reduced: Reduced, lungs: Mask) -> None:
+    total_ml = np.count_nonzero(lungs) * reduced.voxel_ml
+    height_mm = np.count_nonzero(lungs.any(axis=(1, 2))) * reduced.spacing_zyx_mm[0]
+    if LEAST_ML <= total_ml <= MOST_ML and height_mm >= LEAST_HEIGHT_MM:
+        return
+    if total_ml == 0:
+        found = "no air that is enclosed by tissue like a lung"
+    else:
+        found = f"{total_ml:.0f} ml of air enclosed by tissue over {height_mm:.0f} mm"
+    words = (
+        f"no lungs were found: the series shows {found}; a chest shows {LEAST_ML:.0f} to {MOST_ML:.0f} ml "
+        f"of aerated lung over at least {LEAST_HEIGHT_MM:.0f} mm"
+    )
+    raise Refused(NotAnalysed(reason=Reason.NO_LUNGS, words=words))
+
+
+def _close(lung: Mask, reduced: Reduced, airway: Mask) -> Mask:
+    """One lung with vessels, nodules and consolidation at the pleura taken in."""
+    if not lung.any():
+        return lung
+    spacing = reduced.spacing_zyx_mm
+    margins = [int(np.ceil(CLOSING_MM / mm)) + 1 for mm in spacing]
+    box = ndimage.find_objects(lung.astype(np.uint8))[0]
+    # the frame around the box lets the closing work at the lung's own border
+    window = tuple(
+        slice(max(0, s.start - m), min(n, s.stop + m)) for s, m, n in zip(box, margins, lung.shape, strict=True)
+    )
+    part = np.pad(lung[window], [(m, m) for m in margins], mode="edge")
+    grown = distance_mm(part, spacing) <= CLOSING_MM
+    closed = distance_mm(~grown, spacing) > CLOSING_MM
+    closed = closed[tuple(slice(m, n - m) for m, n in zip(margins, closed.shape, strict=True))]
+    for z, plane in enumerate(closed):
+        closed[z] = ndimage.binary_fill_holes(plane)
+    closed &= (reduced.hounsfield[window] < NOT_LUNG_ABOVE_HU) & ~airway[window]
+    result = lung.copy()
+    result[window] |= closed
+    return result
+
+
+def distance_mm(mask: Mask, spacing: tuple[float, float, float]) -> npt.NDArray[np.float32]:
+    """Distance of every voxel to the nearest voxel of `mask`."""
+    distance: npt.NDArray[np.float32] = ndimage.distance_transform_edt(~mask, sampling=spacing).astype(np.float32)
+    return distance
+
+
+def _restore(volume: Volume, reduced: Reduced, sides: LungMap, airway: Mask) -> LungMap:
+    """The map on the series' own voxels: within a reduced voxel of the border attenuation decides."""
+    lungs = sides > 0
+    core = ndimage.binary_erosion(lungs, IN_PLANE, border_value=1)
+    dense = lungs & (reduced.hounsfield >= AIR_BELOW_HU)  # taken in by closing: no border to be seen there
+    band = ndimage.binary_dilation(lungs, IN_PLANE) & ~airway
+    # 0 outside, 1 and 2 certain, 3 and 4 where the attenuation decides
+    nearest = np.where(lungs, sides, ndimage.grey_dilation(sides, footprint=IN_PLANE))
+    plan = np.where(core | dense, sides, np.where(band, nearest + 2, 0)).astype(np.uint8)
+    turned = reduced.to_volume_axes(plan)
+    result = np.zeros(volume.hounsfield.shape, dtype=np.uint8)
+    for z, image in enumerate(volume.hounsfield):
+        block = turned[z // reduced.factors[0]]
+        if not block.any():
+            continue
+        fine = reduced.expand_slice(turned, z)
+        result[z] = np.where(fine > 2, (fine - 2) * (image < AIR_BELOW_HU), fine)
+    return result
+
+
+def _cut_off(sides: LungMap, reduced: Reduced) -> list[str]:
+    """Sentences about lungs that the series shows in part."""
+    area = np.count_nonzero(sides, axis=(1, 2)) * reduced.spacing_zyx_mm[1] * reduced.spacing_zyx_mm[2]
+    warnings = []
+    for level, where in ((0, "lowest"), (-1, "uppermost")):
+        if area[level] > 0.3 * area.max():
+            warnings.append(f"the lungs are cut off at the {where} slice ({area[level] / 100:.0f} cm2 of lung there)")
+    return warnings
+
+
+def _stack(in_plane: Mask) -> Mask:
+    """A structure that joins voxels within their slice alone."""
+    return np.concatenate([np.zeros_like(in_plane), in_plane, np.zeros_like(in_plane)])
