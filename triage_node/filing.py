@@ -94,7 +94,7 @@ def read_header(data: bytes | memoryview, transfer_syntax_uid: str) -> Header:
             is_implicit_VR=syntax == ImplicitVRLittleEndian,
             is_little_endian=syntax != ExplicitVRBigEndian,
             stop_when=_behind_the_header,
-            specific_tags=_TAGS,  # type: ignore[arg-type]  # plain numbers are taken as tags
+            specific_tags=_TAGS,
         )
         return _header(dataset)
     except CannotUnderstand:
@@ -138,7 +138,7 @@ def read_file(path: Path) -> tuple[Header, str, int]:
 
 
 def _behind_the_header(tag: BaseTag, _: str | None, __: int) -> bool:
-    return tag > _LAST_TAG
+    return int(tag) > _LAST_TAG
 
 
 def _header(dataset: Dataset) -> Header:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import IntEnum, StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +18,6 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
     from pathlib import Path
 
 Hounsfield = npt.NDArray[np.int16]
@@ -235,6 +235,7 @@ class Reason(StrEnum):
     NOT_CT = "NOT_CT"
     LOCALIZER = "LOCALIZER"
     NOT_PRIMARY = "NOT_PRIMARY"  # derived or secondary images: reformats, projections, screen captures
+    NOT_HOUNSFIELD = "NOT_HOUNSFIELD"  # the values are in another unit, such as effective atomic number
     NOT_AXIAL = "NOT_AXIAL"
     TOO_FEW_SLICES = "TOO_FEW_SLICES"
     TOO_MANY_SLICES = "TOO_MANY_SLICES"
@@ -259,6 +260,15 @@ class NotAnalysed:
 
     reason: Reason
     words: str  # "no image lies at 112.5 mm: 3 slices seem to be missing between ..."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassedOver:
+    """A series of a study that was not judged, and why."""
+
+    series_instance_uid: str
+    description: str
+    not_analysed: NotAnalysed
 
 
 class ReadingPriority(StrEnum):

@@ -224,14 +224,12 @@ def _queue_study(journal: Journal, database: sqlite_utils.Database, study: str, 
         )
     )
     inputs_digest = digest_of([(row["sop_instance_uid"], row["digest"]) for row in rows])
-    last = next(
-        database.query(
-            "select generation, inputs_digest from jobs where study_instance_uid = ? order by generation desc limit 1",
-            (study,),
-        ),
-        {"generation": 0, "inputs_digest": None},
-    )
-    if last["inputs_digest"] == inputs_digest:
+    last = database.conn.execute(
+        "select generation, inputs_digest from jobs where study_instance_uid = ? order by generation desc limit 1",
+        (study,),
+    ).fetchone()
+    generation = 1 if last is None else int(last[0]) + 1
+    if last is not None and last[1] == inputs_digest:
         return
     database.conn.execute(
         "update jobs set state = 'superseded', finished_at = ? where study_instance_uid = ? and state = 'queued'",
@@ -240,9 +238,9 @@ def _queue_study(journal: Journal, database: sqlite_utils.Database, study: str, 
     database.conn.execute(
         "insert into jobs (study_instance_uid, generation, last_instance_id, inputs_digest, priority, state, attempts,"
         " created_at) values (?, ?, ?, ?, 0, 'queued', 0, ?)",
-        (study, last["generation"] + 1, rows[-1]["id"], inputs_digest, now),
+        (study, generation, rows[-1]["id"], inputs_digest, now),
     )
-    journal.note(database, "study queued", study=study, at=now, generation=last["generation"] + 1)
+    journal.note(database, "study queued", study=study, at=now, generation=generation)
 
 
 def study(journal: Journal, study_instance_uid: str, *, last_instance_id: int, state_dir: Path) -> Study:

@@ -1,0 +1,211 @@
+"""What people and programs read from the journal, as frozen records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from triage_node.journal.queue import ASSESSMENT, NOT_ANALYSED, PASSED_OVER
+from triage_node.study import Assessment, NotAnalysed, PassedOver, StudyState
+
+if TYPE_CHECKING:
+    from triage_node.journal.store import Journal, Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRow:
+    """A study with its current answer."""
+
+    study_instance_uid: str
+    accession_number: str
+    description: str
+    study_date: str
+    arrived_at: float
+    state: StudyState
+    result_id: int | None
+    generation: int | None
+    judged_at: float | None
+    assessment: Assessment | None
+    not_analysed: NotAnalysed | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesRow:
+    """A series as it stands in the journal."""
+
+    series_instance_uid: str
+    modality: str
+    description: str
+    instances: int
+    state: str
+    generation: int
+    closed_at: float | None
+    evidence: tuple[str, ...]
+    basis: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One attempt to deliver an object."""
+
+    at: float
+    state: str
+    status: int | None
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRow:
+    """One object of ours at one destination (None where it is sent nowhere)."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: str  # relative to the state directory
+    size_bytes: int
+    generation: int
+    destination: str | None
+    state: str | None
+    attempts: int
+    next_at: float | None
+    deliveries: tuple[Delivery, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """Something that happened to a study."""
+
+    at: float
+    process: str
+    event: str
+    detail: dict[str, object]
+
+
+_STUDY = (
+    "select studies.*, results.generation, results.created_at as judged_at, assessment_json, not_analysed_json"
+    " from studies left join results on results.id = studies.result_id"
+)
+
+
+def studies(journal: Journal) -> list[StudyRow]:
+    """Every study, in order of arrival."""
+    return [_study(row) for row in journal.rows(f"{_STUDY} order by arrived_at, studies.study_instance_uid")]
+
+
+def study(journal: Journal, study_instance_uid: str) -> StudyRow | None:
+    """One study, or None if it is unknown."""
+    row = journal.row(f"{_STUDY} where studies.study_instance_uid = ?", study_instance_uid)
+    return None if row is None else _study(row)
+
+
+def _study(row: Row) -> StudyRow:
+    return StudyRow(
+        study_instance_uid=row["study_instance_uid"],
+        accession_number=row["accession_number"],
+        description=row["description"],
+        study_date=row["study_date"],
+        arrived_at=row["arrived_at"],
+        state=StudyState(row["state"]),
+        result_id=row["result_id"],
+        generation=row["generation"],
+        judged_at=row["judged_at"],
+        assessment=ASSESSMENT.validate_json(row["assessment_json"]) if row["assessment_json"] else None,
+        not_analysed=NOT_ANALYSED.validate_json(row["not_analysed_json"]) if row["not_analysed_json"] else None,
+    )
+
+
+def series(journal: Journal, study_instance_uid: str) -> list[SeriesRow]:
+    """The series of a study, in order of arrival."""
+    found = []
+    for row in journal.rows(
+        "select * from series where study_instance_uid = ? order by first_at, series_instance_uid", study_instance_uid
+    ):
+        evidence = json.loads(row["evidence_json"]) if row["evidence_json"] else {}
+        found.append(
+            SeriesRow(
+                series_instance_uid=row["series_instance_uid"],
+                modality=row["modality"],
+                description=row["description"],
+                instances=row["instances"],
+                state=row["state"],
+                generation=row["generation"],
+                closed_at=row["closed_at"],
+                evidence=tuple(evidence.get("words", ())),
+                basis=evidence.get("basis"),
+            )
+        )
+    return found
+
+
+def judged_series(journal: Journal, result_id: int | None) -> tuple[str | None, tuple[PassedOver, ...], float]:
+    """UID of the series that was judged (None if none was), the series passed over, and seconds it took."""
+    row = journal.row("select series_instance_uid, passed_over_json, duration_s from results where id = ?", result_id)
+    if row is None:
+        return None, (), 0.0
+    return row["series_instance_uid"], PASSED_OVER.validate_json(row["passed_over_json"]), row["duration_s"]
+
+
+def objects(journal: Journal, study_instance_uid: str) -> list[ObjectRow]:
+    """All objects of all generations of a study, with the ledger of their delivery."""
+    attempts: dict[int, list[Delivery]] = {}
+    for row in journal.rows(
+        "select deliveries.* from deliveries join outbox on outbox.id = outbox_id where study_instance_uid = ?"
+        " order by deliveries.id",
+        study_instance_uid,
+    ):
+        attempts.setdefault(row["outbox_id"], []).append(
+            Delivery(at=row["at"], state=row["state"], status=row["status"], words=row["words"])
+        )
+    return [
+        ObjectRow(
+            kind=row["kind"],
+            sop_class_uid=row["sop_class_uid"],
+            sop_instance_uid=row["sop_instance_uid"],
+            path=row["path"],
+            size_bytes=row["size_bytes"],
+            generation=row["generation"],
+            destination=row["destination"],
+            state=row["state"],
+            attempts=row["attempts"] or 0,
+            next_at=row["next_at"] if row["state"] == "queued" else None,
+            deliveries=tuple(attempts.get(row["outbox_id"], ())),
+        )
+        for row in journal.rows(
+            "select objects.*, results.generation, outbox.id as outbox_id, destination, outbox.state, attempts, next_at"
+            " from objects join results on results.id = result_id left join outbox using (sop_instance_uid)"
+            " where results.study_instance_uid = ? order by results.generation, objects.rowid, outbox.id",
+            study_instance_uid,
+        )
+    ]
+
+
+def overview_path(journal: Journal, study_instance_uid: str) -> str | None:
+    """Path (relative to the state directory) of the current overview image of a study."""
+    row = journal.row(
+        "select path from objects join studies on studies.result_id = objects.result_id"
+        " where studies.study_instance_uid = ? and kind = 'overview'",
+        study_instance_uid,
+    )
+    return None if row is None else str(row["path"])
+
+
+def events(journal: Journal, study_instance_uid: str) -> list[EventRow]:
+    """What happened to a study, oldest first."""
+    return [
+        EventRow(at=row["at"], process=row["process"], event=row["event"], detail=json.loads(row["detail_json"]))
+        for row in journal.rows("select * from events where study_instance_uid = ? order by id", study_instance_uid)
+    ]
+
+
+def totals(journal: Journal) -> dict[str, int]:
+    """Counts for the status display: instances, series, studies and what went into quarantine."""
+    row = journal.row(
+        "select (select count(*) from instances) as instances,"
+        " (select count(*) from series where state = 'open') as open_series,"
+        " (select count(*) from studies) as studies,"
+        " (select count(*) from associations where closed_at is null) as open_associations,"
+        " (select count(*) from events where event = 'conflicting instance quarantined') as quarantined"
+    )
+    assert row is not None
+    return {key: int(value) for key, value in row.items()}

@@ -1,0 +1,180 @@
+"""The reading worklist and the story of a study, as the command line and the page show them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from triage_node import priority
+from triage_node.journal import outbox, queue, views
+from triage_node.study import CtGrade, ReadingPriority, StudyState
+
+if TYPE_CHECKING:
+    from triage_node.config import Settings
+    from triage_node.journal import Journal
+    from triage_node.study import Assessment
+
+NOT_FOR_DIAGNOSTIC_USE = "NOT FOR DIAGNOSTIC USE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorklistItem:
+    """One study on the list; the fields are the JSON that `triage-node worklist --json` prints."""
+
+    rank: int
+    arrival_rank: int
+    study_instance_uid: str
+    accession_number: str
+    description: str
+    study_date: str
+    arrived_at: str | None  # ISO 8601, UTC
+    waiting_s: float
+    state: StudyState
+    reading_priority: ReadingPriority
+    covid_probability: float | None
+    affected_fraction_right: float | None
+    affected_fraction_left: float | None
+    affected_fraction: float | None
+    consolidation_share: float | None
+    ct_grade: CtGrade | None
+    ct_ss: int | None
+    method: str | None
+    generation: int | None
+    has_overview: bool
+    reasons: tuple[str, ...]
+
+
+def reading_list(journal: Journal, settings: Settings, now: float) -> list[WorklistItem]:
+    """Every study in reading order."""
+    studies = {row.study_instance_uid: row for row in views.studies(journal)}
+    places = priority.arrange([_facts(row) for row in studies.values()], settings.worklist, now)
+    return [_item(studies[place.study_instance_uid], place, now) for place in places]
+
+
+def _facts(row: views.StudyRow) -> priority.Facts:
+    assessment = row.assessment
+    return priority.Facts(
+        study_instance_uid=row.study_instance_uid,
+        arrived_at=row.arrived_at,
+        state=row.state,
+        covid_probability=assessment.covid_probability if assessment else None,
+        affected_fraction_right=assessment.right.affected_fraction if assessment and assessment.right else None,
+        affected_fraction_left=assessment.left.affected_fraction if assessment and assessment.left else None,
+        words=row.not_analysed.words if row.not_analysed else "",
+    )
+
+
+def _item(row: views.StudyRow, place: priority.Place, now: float) -> WorklistItem:
+    facts, assessment = _facts(row), row.assessment
+    return WorklistItem(
+        rank=place.rank,
+        arrival_rank=place.arrival_rank,
+        study_instance_uid=row.study_instance_uid,
+        accession_number=row.accession_number,
+        description=row.description,
+        study_date=row.study_date,
+        arrived_at=iso(row.arrived_at),
+        waiting_s=round(max(0.0, now - row.arrived_at), 1),
+        state=row.state,
+        reading_priority=place.reading_priority,
+        covid_probability=facts.covid_probability,
+        affected_fraction_right=facts.affected_fraction_right,
+        affected_fraction_left=facts.affected_fraction_left,
+        affected_fraction=facts.affected_fraction,
+        consolidation_share=assessment.consolidation_share if assessment else None,
+        ct_grade=assessment.ct_grade if assessment else None,
+        ct_ss=int(assessment.ct_ss) if assessment else None,
+        method=assessment.model.name if assessment else None,
+        generation=row.generation,
+        has_overview=assessment is not None,
+        reasons=place.reasons,
+    )
+
+
+def study_report(journal: Journal, study_instance_uid: str) -> dict[str, object] | None:
+    """All that the node knows of a study, ready for JSON; None if it is unknown."""
+    row = views.study(journal, study_instance_uid)
+    if row is None:
+        return None
+    judged, passed_over, duration_s = views.judged_series(journal, row.result_id)
+    reasons = {entry.series_instance_uid: entry.not_analysed for entry in passed_over}
+    return {
+        "study_instance_uid": row.study_instance_uid,
+        "accession_number": row.accession_number,
+        "description": row.description,
+        "study_date": row.study_date,
+        "arrived_at": iso(row.arrived_at),
+        "state": row.state,
+        "generation": row.generation,
+        "judged_at": iso(row.judged_at),
+        "seconds": duration_s if row.result_id is not None else None,
+        "notice": NOT_FOR_DIAGNOSTIC_USE,
+        "not_analysed": asdict(row.not_analysed) if row.not_analysed else None,
+        "measurements": measurements(row.assessment) if row.assessment else None,
+        "series": [
+            {
+                "series_instance_uid": entry.series_instance_uid,
+                "modality": entry.modality,
+                "description": entry.description,
+                "instances": entry.instances,
+                "state": entry.state,
+                "generation": entry.generation,
+                "closed_at": iso(entry.closed_at),
+                "basis": entry.basis,
+                "evidence": list(entry.evidence),
+                "judged": entry.series_instance_uid == judged,
+                "refusal": asdict(reasons[entry.series_instance_uid])
+                if entry.series_instance_uid in reasons
+                else None,
+            }
+            for entry in views.series(journal, study_instance_uid)
+        ],
+        "objects": [
+            {
+                **asdict(entry),
+                "next_at": iso(entry.next_at),
+                "current": entry.generation == row.generation,
+                "deliveries": [{**asdict(one), "at": iso(one.at)} for one in entry.deliveries],
+            }
+            for entry in views.objects(journal, study_instance_uid)
+        ],
+        "events": [{**asdict(entry), "at": iso(entry.at)} for entry in views.events(journal, study_instance_uid)],
+    }
+
+
+def measurements(assessment: Assessment) -> dict[str, object]:
+    """An assessment in words that need no manual; volumes in ml, fractions 0..1."""
+    lungs = {
+        lung.laterality.value: {
+            "volume_ml": round(lung.volume_ml, 1),
+            "lesion_ml": round(lung.lesion_ml, 1),
+            "ground_glass_ml": round(lung.ground_glass_ml, 1),
+            "consolidation_ml": round(lung.consolidation_ml, 1),
+            "affected_fraction": lung.affected_fraction,
+        }
+        for lung in assessment.lungs
+    }
+    return {
+        "right": lungs.get("right"),
+        "left": lungs.get("left"),
+        "affected_fraction": assessment.affected_fraction,
+        "affected_fraction_both": assessment.affected_fraction_both,
+        "consolidation_share": assessment.consolidation_share,
+        "ct_grade": assessment.ct_grade,
+        "ct_ss": int(assessment.ct_ss),
+        "covid_probability": assessment.covid_probability,
+        "model": asdict(assessment.model),
+        "generation": assessment.generation,
+        "warnings": list(assessment.warnings),
+    }
+
+
+def status(journal: Journal) -> dict[str, object]:
+    """The numbers of one screen: what came, what waits, what failed."""
+    return {**views.totals(journal), "jobs": queue.depth(journal), "deliveries": outbox.depth(journal)}
+
+
+def iso(at: float | None) -> str | None:
+    """Seconds since 1970 as ISO 8601 in UTC."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
