@@ -36,7 +36,7 @@ def split(lungs: Mask, reduced: Reduced) -> tuple[LungMap, list[str]]:
         return sides, []
     # nothing to part: one lung, or two that are one region to the last
     separation_mm = abs(clusters[1][2] - clusters[0][2])
-    middle_mm = _midline_mm(reduced, lungs)
+    middle_mm = midline_mm(reduced, lungs)
     x = _coordinates(lungs, reduced)[:, 2]
     off_side = min(np.mean(x > middle_mm), np.mean(x < middle_mm))
     if off_side < 0.15 or separation_mm < 40.0:
@@ -132,7 +132,7 @@ def _spread(
     return labelled
 
 
-def _midline_mm(reduced: Reduced, lungs: Mask) -> float:
+def midline_mm(reduced: Reduced, lungs: Mask) -> float:
     """Patient x of the middle of the body at the lungs' levels."""
     levels = lungs.any(axis=(1, 2))
     body = ndimage.binary_opening(reduced.hounsfield[levels] > BODY_ABOVE_HU, np.ones((1, 5, 5)))

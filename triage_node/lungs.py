@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
 from scipy import ndimage
 
 from triage_node import grid, laterality
@@ -36,10 +37,15 @@ AIRWAY_BEYOND_MM = 40.0  # how far below the last free-standing piece it is foll
 PIECE_ML = 3.0  # smaller islands of air are not lung
 MAIN_SHARE = 0.1  # of the largest region; as large as this a region counts as a lung by itself
 NEAR_MM = 25.0  # a piece cut off by consolidation lies this near to a lung
-TISSUE_AROUND = 0.6  # share of tissue in the ring 4 to 10 mm around; a table or a sleeve has less
+MAIN_LEAST_ML = 30.0
+COVERED_SHARE = 0.7  # of a region that has the body in front and behind; the table and clothes have not
+CUT_GAS_SHARE, CUT_LEAST_MM2 = 0.3, 300.0  # a lung that the field of view cuts: little free air, not a sliver
 LEAST_ML, MOST_ML = 400.0, 14_000.0  # of both lungs together
 LEAST_HEIGHT_MM = 50.0
 CLOSING_MM = 10.0  # radius that bridges vessels at the hilum and consolidation at the pleura
+COSTAL_CLOSING_MM = 30.0  # radius on the side of the ribs, in the slice
+FAR_APART_MM = 1e4  # a slice spacing that keeps a distance within its slice
+DIRECTIONS = 180  # around the middle of the chest
 NOT_LUNG_ABOVE_HU = 150  # bone and enhanced vessels are never taken in by closing
 IN_PLANE = ndimage.generate_binary_structure(2, 1)[np.newaxis]
 
@@ -64,8 +70,9 @@ def find(volume: Volume) -> Lungs:
     _check(reduced, chosen)
     sides, warnings = laterality.split(chosen, reduced)
     repaired = np.zeros_like(sides)
-    for label in (RIGHT_LUNG, LEFT_LUNG):
-        repaired[_close(sides == label, reduced, airway) & (repaired == 0)] = label
+    middle = _middle(sides, reduced)
+    for label in np.unique(sides[chosen]):
+        repaired[_close(sides == label, reduced, airway, middle) & (repaired == 0)] = label
     repaired[chosen] = sides[chosen]
     return Lungs(
         map=_restore(volume, reduced, repaired, airway),
@@ -76,50 +83,66 @@ def find(volume: Volume) -> Lungs:
 
 
 def _enclosed_air(hounsfield: Hounsfield, spacing: tuple[float, float, float]) -> tuple[Mask, Mask]:
-    """Air with tissue all around it in its slice, or cut by the field of view: what may be lung, and free gas."""
-    filler = hounsfield < FILLER_BELOW_HU
-    lowest, highest = hounsfield.min(axis=0), hounsfield.max(axis=0)
-    filler |= (lowest == highest) & (lowest <= -1000)  # the same in every slice: a filler that looks like air
+    """Air within the body, slice by slice: what may be lung, and free gas in airways and bowel."""
+    filler = _filler(hounsfield)
     regions, count = ndimage.label((hounsfield < AIR_BELOW_HU) & ~filler, _stack(IN_PLANE))
-    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    sizes = np.maximum(np.bincount(regions.ravel(), minlength=count + 1), 1)
     inside = ndimage.binary_erosion(regions > 0, IN_PLANE, border_value=1)
     insides = np.bincount(regions[inside], minlength=count + 1)
-    thin = insides == 0
     free_air = hounsfield < GAS_BELOW_HU
     gas_share = np.where(
-        thin,
-        np.bincount(regions[free_air], minlength=count + 1) / np.maximum(sizes, 1),
+        insides > 0,
         np.bincount(regions[free_air & inside], minlength=count + 1) / np.maximum(insides, 1),
+        np.bincount(regions[free_air], minlength=count + 1) / sizes,
     )
+    covered = np.bincount(regions[_between_walls(hounsfield)], minlength=count + 1) / sizes >= COVERED_SHARE
     edge = np.zeros_like(filler)
     edge[:, [0, -1], :] = edge[:, :, [0, -1]] = True
     edge |= ndimage.binary_dilation(filler, IN_PLANE)
     at_edge = np.zeros(count + 1, dtype=bool)
     at_edge[np.unique(regions[edge])] = True
     # what the field of view cuts is lung only if it is plainly not the room's air
-    large = sizes * spacing[1] * spacing[2] > 300.0
-    lung_like = np.where(at_edge, (gas_share < 0.3) & large, gas_share < GAS_SHARE)
-    gas_like = ~at_edge & (gas_share >= GAS_SHARE)
+    cut = at_edge & (gas_share < CUT_GAS_SHARE) & (sizes * spacing[1] * spacing[2] > CUT_LEAST_MM2)
+    lung_like = covered & (cut | ~at_edge & (gas_share < GAS_SHARE))
+    gas_like = covered & ~at_edge & (gas_share >= GAS_SHARE)
     lung_like[0] = gas_like[0] = False
     return lung_like[regions], gas_like[regions]
 
 
+def _filler(hounsfield: Hounsfield) -> Mask:
+    """What was never reconstructed: lighter than any air and open to the image's border, or the same in all slices."""
+    light = hounsfield < FILLER_BELOW_HU
+    if light.any():
+        regions, _ = ndimage.label(light, _stack(IN_PLANE))
+        borders = np.concatenate([regions[:, [0, -1], :].ravel(), regions[:, :, [0, -1]].ravel()])
+        light = (regions > 0) & np.isin(regions, np.unique(borders))
+    lowest, highest = hounsfield.min(axis=0), hounsfield.max(axis=0)
+    constant: Mask = (lowest == highest) & (lowest <= -1000)
+    return light | constant if len(hounsfield) > 1 else light
+
+
+def _between_walls(hounsfield: Hounsfield) -> Mask:
+    """Voxels with the body in front and behind in their column: not the table, not clothes, not the room."""
+    thick = ndimage.binary_opening(hounsfield > AIR_BELOW_HU, np.ones((1, 5, 5)))
+    regions, _ = ndimage.label(thick)
+    sizes = np.bincount(regions.ravel())
+    sizes[0] = 0
+    body = regions == sizes.argmax() if sizes.any() else thick
+    in_front = np.maximum.accumulate(body, axis=1)
+    behind = np.maximum.accumulate(body[:, ::-1], axis=1)[:, ::-1]
+    return in_front & behind
+
+
 def _choose(reduced: Reduced, air: Mask) -> Mask:
     """The regions of enclosed air that are lung."""
-    spacing = reduced.spacing_zyx_mm
     regions, count = ndimage.label(air)
     millilitres = np.bincount(regions.ravel(), minlength=count + 1) * reduced.voxel_ml
     millilitres[0] = 0.0
-    boxes = ndimage.find_objects(regions)
-    mains: list[int] = []
-    for label in np.argsort(-millilitres):
-        if millilitres[label] < max(PIECE_ML, MAIN_SHARE * (millilitres[mains[0]] if mains else 30.0)):
-            break
-        if _tissue_around(reduced.hounsfield, regions, int(label), boxes[label - 1], spacing) >= TISSUE_AROUND:
-            mains.append(int(label))
+    mains = np.flatnonzero(millilitres >= max(MAIN_LEAST_ML, MAIN_SHARE * millilitres.max()))
     chosen: Mask = np.isin(regions, mains)
-    if not mains:
+    if not len(mains):
         return chosen
+    boxes = ndimage.find_objects(regions)
     low = min(boxes[label - 1][0].start for label in mains)
     high = max(boxes[label - 1][0].stop for label in mains)
     pieces = [
@@ -130,29 +153,11 @@ def _choose(reduced: Reduced, air: Mask) -> Mask:
         and low + 0.2 * (high - low) <= (boxes[label - 1][0].start + boxes[label - 1][0].stop) / 2 <= high
     ]
     if pieces:
-        near = distance_mm(chosen, spacing) <= NEAR_MM
+        near = distance_mm(chosen, reduced.spacing_zyx_mm) <= NEAR_MM
         for label in pieces:
             if near[regions == label].mean() > 0.5:
                 chosen |= regions == label
     return chosen
-
-
-def _tissue_around(
-    hounsfield: Hounsfield,
-    regions: npt.NDArray[np.int32],
-    label: int,
-    box: tuple[slice, slice, slice],
-    spacing: tuple[float, float, float],
-) -> float:
-    """Share of tissue in the in-plane ring 4 to 10 mm around a region; the part cut by the image does not count."""
-    reach = int(np.ceil(12.0 / min(spacing[1:])))
-    window = (box[0], *(slice(max(0, s.start - reach), s.stop + reach) for s in box[1:]))
-    region = regions[window] == label
-    near = ndimage.binary_dilation(region, IN_PLANE, iterations=max(1, round(4.0 / spacing[1])))
-    far = ndimage.binary_dilation(near, IN_PLANE, iterations=max(1, round(6.0 / spacing[1])))
-    ring = hounsfield[window][far & ~near]
-    ring = ring[ring >= FILLER_BELOW_HU]
-    return float((ring > AIR_BELOW_HU).mean()) if len(ring) else 0.0
 
 
 def _airway(reduced: Reduced, chosen: Mask, gas: Mask) -> Mask:
@@ -226,33 +231,75 @@ def _check(reduced: Reduced, lungs: Mask) -> None:
     raise Refused(NotAnalysed(reason=Reason.NO_LUNGS, words=words))
 
 
-def _close(lung: Mask, reduced: Reduced, airway: Mask) -> Mask:
-    """One lung with vessels, nodules and consolidation at the pleura taken in."""
-    if not lung.any():
-        return lung
-    spacing = reduced.spacing_zyx_mm
-    margins = [int(np.ceil(CLOSING_MM / mm)) + 1 for mm in spacing]
-    box = ndimage.find_objects(lung.astype(np.uint8))[0]
-    # the frame around the box lets the closing work at the lung's own border
-    window = tuple(
-        slice(max(0, s.start - m), min(n, s.stop + m)) for s, m, n in zip(box, margins, lung.shape, strict=True)
-    )
-    part = np.pad(lung[window], [(m, m) for m in margins], mode="edge")
-    grown = distance_mm(part, spacing) <= CLOSING_MM
-    closed = distance_mm(~grown, spacing) > CLOSING_MM
-    closed = closed[tuple(slice(m, n - m) for m, n in zip(margins, closed.shape, strict=True))]
+def _middle(sides: LungMap, reduced: Reduced) -> tuple[float, float]:
+    """(y, x) between the lungs, in reduced voxels: about where the heart and the great vessels are."""
+    centres = [np.argwhere(sides == label).mean(axis=0) for label in np.unique(sides[sides > 0])]
+    y, x = np.mean(centres, axis=0)[1:]
+    if len(centres) == 1:
+        x = (laterality.midline_mm(reduced, sides > 0) - reduced.origin_zyx_mm[2]) / reduced.spacing_zyx_mm[2]
+    return float(y), float(x)
+
+
+def _close(lung: Mask, reduced: Reduced, airway: Mask, middle: tuple[float, float]) -> Mask:
+    """One lung with vessels, nodules and consolidation at the pleura taken in.
+
+    A small ball closes everywhere; a large disk only on the side of the ribs, where a lung is convex and a dent is
+    disease: towards the mediastinum the same disk would swallow the heart. `middle` is (y, x) between the lungs.
+    """
+    dz, dy, dx = reduced.spacing_zyx_mm
+    window = _window(lung, [CLOSING_MM / dz, COSTAL_CLOSING_MM / dy, COSTAL_CLOSING_MM / dx])
+    part = lung[window]
+    closed = _closed(part, (dz, dy, dx), CLOSING_MM)
+    outwards = _beyond(part, middle[0] - window[1].start, middle[1] - window[2].start, dy / dx)
+    closed |= outwards & _closed(part, (FAR_APART_MM, dy, dx), COSTAL_CLOSING_MM)
+    closed &= (reduced.hounsfield[window] < NOT_LUNG_ABOVE_HU) & ~airway[window]
+    closed |= part
     for z, plane in enumerate(closed):
         closed[z] = ndimage.binary_fill_holes(plane)
-    closed &= (reduced.hounsfield[window] < NOT_LUNG_ABOVE_HU) & ~airway[window]
     result = lung.copy()
-    result[window] |= closed
+    result[window] = closed
+    return result
+
+
+def _window(mask: Mask, margins: list[float]) -> tuple[slice, slice, slice]:
+    """The bounding box of a mask and at least `margins` voxels around it, within the volume."""
+    bounds = []
+    for axis, margin in enumerate(margins):
+        used = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        reach = int(np.ceil(margin)) + 1
+        bounds.append(slice(max(0, int(used[0]) - reach), min(mask.shape[axis], int(used[-1]) + 1 + reach)))
+    return bounds[0], bounds[1], bounds[2]
+
+
+def _closed(mask: Mask, spacing: tuple[float, float, float], radius_mm: float) -> Mask:
+    """Morphological closing with a ball; the image's border neither adds nor takes."""
+    frame = [int(np.ceil(radius_mm / mm)) + 1 for mm in spacing]
+    framed = np.pad(mask, [(n, n) for n in frame])
+    grown = distance_mm(framed, spacing) <= radius_mm
+    closed: Mask = distance_mm(~grown, spacing) > radius_mm
+    return closed[tuple(slice(n, -n) for n in frame)]
+
+
+def _beyond(lung: Mask, y: float, x: float, aspect: float) -> Mask:
+    """Voxels that have lung between them and the axis through (y, x): the side of the ribs."""
+    rows, columns = np.ogrid[: lung.shape[1], : lung.shape[2]]
+    away = np.hypot((rows - y) * aspect, columns - x)
+    towards = ((np.arctan2((rows - y) * aspect, columns - x) + np.pi) / (2 * np.pi) * DIRECTIONS).astype(np.intp)
+    towards = np.minimum(towards, DIRECTIONS - 1)
+    result = np.zeros_like(lung)
+    for z, plane in enumerate(lung):
+        first = np.full(DIRECTIONS, np.inf)
+        np.minimum.at(first, towards[plane], away[plane])
+        result[z] = away > first[towards]
     return result
 
 
 def distance_mm(mask: Mask, spacing: tuple[float, float, float]) -> npt.NDArray[np.float32]:
     """Distance of every voxel to the nearest voxel of `mask`."""
-    distance: npt.NDArray[np.float32] = ndimage.distance_transform_edt(~mask, sampling=spacing).astype(np.float32)
-    return distance
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(spacing[::-1])
+    squared = sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=True, useImageSpacing=True)
+    return np.sqrt(np.maximum(sitk.GetArrayViewFromImage(squared), 0.0))
 
 
 def _restore(volume: Volume, reduced: Reduced, sides: LungMap, airway: Mask) -> LungMap:
