@@ -287,6 +287,15 @@ def parse(text: str, *, folder: Path, name: str = "configuration") -> Settings:
         ) from None
 
 
+def with_method(settings: Settings, method: str) -> Settings:
+    """The same settings with another method. Raises ConfigurationError if there is no such method."""
+    try:
+        analysis = AnalysisSection.model_validate({**settings.analysis.model_dump(), "method": method})
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_problems(error))) from None
+    return settings.model_copy(update={"analysis": analysis})
+
+
 def _tuples(value: object) -> dict[str, object]:
     def convert(item: object) -> object:
         if isinstance(item, dict):

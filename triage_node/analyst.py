@@ -1,0 +1,283 @@
+"""Claims one job at a time and walks the straight line: series -> volume -> findings -> assessment -> objects.
+
+`walk` is that line without any journal, so that `triage-node analyze` judges a folder in exactly the same way.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from triage_node import inference, logbook, results, selection, severity, volume
+from triage_node.archive import Archive
+from triage_node.errors import Refused
+from triage_node.journal import Journal, intake, queue
+from triage_node.study import NotAnalysed, PassedOver, Reason, ResultIdentity, Study, digest_of
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from triage_node.config import Settings
+    from triage_node.doorbell import Doorbell
+    from triage_node.inference import Method
+    from triage_node.results import ResultObject
+    from triage_node.study import Assessment, Series
+
+POLL_S = 1.0
+OWNER = "analyst-0"  # one analyst a device; what a dead one held is found under its name
+
+Progress = inference.Progress
+
+
+class Stopped(Exception):
+    """The node is stopping: the job under way goes back into the queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walked:
+    """The answer for one study: judged or not, the objects that say so, and why other series were passed over."""
+
+    series: Series | None
+    assessment: Assessment | None
+    not_analysed: NotAnalysed | None
+    passed_over: tuple[PassedOver, ...]
+    identity: ResultIdentity
+    objects: tuple[ResultObject, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occasion:
+    """Of which answer to a study this is: from it, the series and the model follow all UIDs."""
+
+    generation: int
+    created_at: datetime
+    predecessor: ResultIdentity | None = None
+
+
+def walk(study: Study, method: Method, settings: Settings, occasion: Occasion, progress: Progress) -> Walked:
+    """Judge one study: the first candidate series that has lungs gives the answer."""
+    progress("reading headers", 0.0)
+    facts = [volume.facts_of(series) for series in study.series]
+    choice = selection.choose(facts, settings.analysis)
+    passed_over = list(choice.passed_over)
+    by_uid = {series.key.series_instance_uid: series for series in study.series}
+    for number, candidate in enumerate(choice.candidates):
+        series = by_uid[candidate.key.series_instance_uid]
+        try:
+            assessed = _judge(series, study, method, settings, occasion, progress)
+        except Refused as refusal:
+            passed_over.append(_passed_over(candidate, refusal.not_analysed))
+            continue
+        identity, assessment, objects = assessed
+        rest = choice.candidates[number + 1 :]
+        passed_over += [
+            _passed_over(other, selection.not_preferred(other, candidate, settings.analysis)) for other in rest
+        ]
+        return Walked(
+            series=series,
+            assessment=assessment,
+            not_analysed=None,
+            passed_over=tuple(passed_over),
+            identity=identity,
+            objects=objects,
+        )
+    return refuse(study, method, settings, occasion, _verdict_on_study(passed_over), tuple(passed_over))
+
+
+def _judge(
+    series: Series, study: Study, method: Method, settings: Settings, occasion: Occasion, progress: Progress
+) -> tuple[ResultIdentity, Assessment, tuple[ResultObject, ...]]:
+    progress("reading pixels", 0.1)
+    ct = volume.read(series, settings.analysis)
+    progress("finding lungs and lesions", 0.3)
+    findings = method(ct, progress)
+    assessment = severity.assess(ct, findings, generation=occasion.generation, settings=settings.analysis)
+    progress("writing results", 0.8)
+    identity = _identity(study.study_instance_uid, series.digest, method, settings, occasion)
+    return identity, assessment, results.judged(ct, findings, assessment, identity)
+
+
+def refuse(
+    study: Study,
+    method: Method,
+    settings: Settings,
+    occasion: Occasion,
+    not_analysed: NotAnalysed,
+    passed_over: tuple[PassedOver, ...],
+) -> Walked:
+    """The answer for a study that cannot be judged: a report that says so."""
+    identity = _identity(study.study_instance_uid, study.digest, method, settings, occasion)
+    instances = [instance for series in study.series for instance in series.instances]
+    return Walked(
+        series=None,
+        assessment=None,
+        not_analysed=not_analysed,
+        passed_over=passed_over,
+        identity=identity,
+        objects=results.not_analysed(instances, not_analysed, passed_over, method.model, identity),
+    )
+
+
+def _identity(
+    study_instance_uid: str, series_digest: str, method: Method, settings: Settings, occasion: Occasion
+) -> ResultIdentity:
+    # How lesions are split and graded is part of what judged: other settings, other objects.
+    judge = digest_of([("model", method.model.digest), ("analysis", settings.analysis.model_dump_json())])
+    before = occasion.predecessor
+    return ResultIdentity(
+        study_instance_uid=study_instance_uid,
+        series_digest=series_digest,
+        model_digest=judge,
+        generation=occasion.generation,
+        created_at=occasion.created_at,
+        ae_title=settings.node.ae_title,
+        predecessor=before,
+    )
+
+
+def _passed_over(facts: selection.SeriesFacts, why: NotAnalysed) -> PassedOver:
+    return PassedOver(
+        series_instance_uid=facts.key.series_instance_uid, description=facts.description, not_analysed=why
+    )
+
+
+def _verdict_on_study(passed_over: list[PassedOver]) -> NotAnalysed:
+    """One series: its own reason is the study's. Several: each says why."""
+    if len(passed_over) == 1:
+        return passed_over[0].not_analysed
+    words = "; ".join(
+        f"{entry.description or 'series without description'}: {entry.not_analysed.words}" for entry in passed_over
+    )
+    return NotAnalysed(reason=Reason.NO_SUITABLE_SERIES, words=f"none of {len(passed_over)} series: {words}")
+
+
+class Analyst:
+    """Works on the queue of one state directory."""
+
+    def __init__(
+        self, settings: Settings, journal: Journal, *, ring_desk: Callable[[], None], stop: threading.Event
+    ) -> None:
+        """Load the method; `ring_desk` tells the desk that results are there."""
+        self._settings = settings
+        self._journal = journal
+        self._archive = Archive(settings.state_dir)
+        self._ring_desk = ring_desk
+        self._stop = stop
+        self._log = logbook.get()
+        self._method = inference.load(settings.analysis)
+
+    def work(self) -> bool:
+        """Do one job; False when there is none."""
+        job = queue.claim(self._journal, OWNER, time.time())
+        if job is None:
+            return False
+        with structlog.contextvars.bound_contextvars(study=job.study_instance_uid):
+            try:
+                self._do(job)
+            except Stopped:
+                queue.hand_back(self._journal, OWNER, fault=False)
+                self._log.info("job handed back")
+            except Exception:  # the border of the job runner: this study fails, the next one is done
+                self._log.exception("analysis failed", attempt=job.attempts, of=self._settings.analysis.attempts)
+                queue.hand_back(self._journal, OWNER, fault=True)
+                self._stop.wait(POLL_S)
+        return True
+
+    def _do(self, job: queue.Job) -> None:
+        started = time.monotonic()
+        study = self._study(job)
+        occasion = Occasion(
+            generation=job.generation,
+            created_at=datetime.fromtimestamp(int(job.created_at), UTC),
+            predecessor=queue.predecessor(self._journal, job),
+        )
+        self._log.info("analysis started", generation=job.generation, series=len(study.series), attempt=job.attempts)
+        if job.attempts > self._settings.analysis.attempts:
+            walked = refuse(study, self._method, self._settings, occasion, _given_up(job.attempts - 1), ())
+        else:
+            walked = walk(study, self._method, self._settings, occasion, self._progress)
+        duration_s = time.monotonic() - started
+        result = queue.Result(
+            series_instance_uid=None if walked.series is None else walked.series.key.series_instance_uid,
+            assessment=walked.assessment,
+            not_analysed=walked.not_analysed,
+            passed_over=walked.passed_over,
+            identity=walked.identity,
+            objects=tuple(self._file(job, filed) for filed in walked.objects),
+            duration_s=duration_s,
+        )
+        if queue.finish(self._journal, job, OWNER, result, self._settings.destinations, time.time()):
+            self._ring_desk()
+            self._tell(walked, duration_s)
+
+    def _study(self, job: queue.Job) -> Study:
+        return intake.study(
+            self._journal,
+            job.study_instance_uid,
+            last_instance_id=job.last_instance_id,
+            state_dir=self._settings.state_dir,
+        )
+
+    def _progress(self, what: str, fraction: float) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        self._log.debug(what, done=round(fraction, 2))
+
+    def _file(self, job: queue.Job, made: ResultObject) -> queue.FiledObject:
+        data = results.encode(made)
+        path = self._archive.keep_result(
+            job.study_instance_uid, f"{job.generation:03d}-{made.kind}-{made.sop_instance_uid}.dcm", data
+        )
+        return queue.FiledObject(
+            kind=made.kind,
+            sop_class_uid=made.sop_class_uid,
+            sop_instance_uid=made.sop_instance_uid,
+            path=self._archive.relative(path),
+            size_bytes=len(data),
+        )
+
+    def _tell(self, walked: Walked, duration_s: float) -> None:
+        seconds = round(duration_s, 2)
+        if walked.assessment is not None:
+            self._log.info(
+                "study judged",
+                affected_fraction=round(walked.assessment.affected_fraction, 3),
+                grade=walked.assessment.ct_grade,
+                objects=len(walked.objects),
+                seconds=seconds,
+            )
+        elif walked.not_analysed is not None:
+            self._log.info(
+                "study not analysed", reason=walked.not_analysed.reason, why=walked.not_analysed.words, seconds=seconds
+            )
+
+
+def _given_up(attempts: int) -> NotAnalysed:
+    return NotAnalysed(
+        reason=Reason.ANALYSIS_FAILED,
+        words=f"the analysis failed or was cut off {attempts} times; the log of the node has the details",
+    )
+
+
+def run(
+    settings: Settings, bell: Doorbell, *, ring_desk: Callable[[], None], stop: threading.Event
+) -> int:
+    """The analyst process; returns the exit status."""
+    log = logbook.get()
+    journal = Journal(settings.state_dir, "analyst")
+    returned = queue.hand_back(journal, OWNER, fault=True)
+    if returned:
+        log.warning("job of a dead analyst queued again", jobs=returned)
+    analyst = Analyst(settings, journal, ring_desk=ring_desk, stop=stop)
+    log.info("ready", method=settings.analysis.method)
+    while not stop.is_set():
+        if not analyst.work():
+            bell.wait(POLL_S)
+    journal.close()
+    log.info("stopped")
+    return 0

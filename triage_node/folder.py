@@ -1,0 +1,220 @@
+"""Work on folders of DICOM files without a running node: judge them, send them, ask who answers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pynetdicom import AE, _config
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from triage_node import analyst, conformance, filing, inference, results, terminal, volume, worklist
+from triage_node.errors import CannotUnderstand, TriageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pynetdicom.association import Association
+
+    from triage_node.config import Settings
+    from triage_node.study import Study
+
+_TARGET = re.compile(r"(?P<ae_title>[^@]{1,16})@(?P<host>.+):(?P<port>\d{1,5})")
+ECHO_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A DICOM application entity on the network."""
+
+    ae_title: str
+    host: str
+    port: int
+
+
+def target(text: str | None, settings: Settings) -> Target:
+    """Read AE@HOST:PORT; without a text, the node of the configuration."""
+    if text is None:
+        return Target(ae_title=settings.node.ae_title, host=_reachable(settings.intake.host), port=settings.intake.port)
+    match = _TARGET.fullmatch(text)
+    if match is None:
+        raise TriageError(f"{text!r} is not AE@HOST:PORT, for example PACS@127.0.0.1:11113")
+    return Target(ae_title=match["ae_title"], host=match["host"], port=int(match["port"]))
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host
+
+
+# ---------------------------------------------------------------------- judge
+
+
+def analyze(folder: Path, out: Path, settings: Settings, *, show: bool) -> list[dict[str, Any]]:
+    """Judge every study below `folder`, write its objects below `out`; returns one answer a study."""
+    screen = Console(stderr=True, highlight=False, quiet=not show)
+    with screen.status("looking for DICOM files"):
+        found = volume.study_in(folder)
+    if found.ignored:
+        screen.print(f"{len(found.ignored)} files are not DICOM and were left out", style="dim")
+    method = inference.load(settings.analysis)
+    answers = []
+    for study in found.studies:
+        with screen.status("judging") as line:
+
+            def progress(what: str, fraction: float, line: Any = line) -> None:
+                line.update(f"{what} ({fraction:.0%})")
+
+            walked = analyst.walk(study, method, settings, _occasion(study), progress)
+        place = out if len(found.studies) == 1 else out / study.study_instance_uid
+        answer = _write(study, walked, place)
+        answers.append(answer)
+        if show:
+            terminal.console().print(_sentence(answer))
+    return answers
+
+
+def _occasion(study: Study) -> analyst.Occasion:
+    # The newest file's time instead of the clock: a repeated run writes the same objects, as their UIDs promise.
+    newest = max(instance.path.stat().st_mtime for series in study.series for instance in series.instances)
+    return analyst.Occasion(generation=1, created_at=datetime.fromtimestamp(int(newest), UTC))
+
+
+def _write(study: Study, walked: analyst.Walked, place: Path) -> dict[str, Any]:
+    place.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for made in walked.objects:
+        path = place / f"{made.kind}.dcm"
+        path.write_bytes(results.encode(made))
+        files[made.kind] = str(path)
+        if made.kind == "overview":
+            path = place / "overview.png"
+            path.write_bytes(results.png(made.dataset))
+            files["overview_png"] = str(path)
+    return {
+        "study_instance_uid": study.study_instance_uid,
+        "state": "judged" if walked.assessment else "not_analysed",
+        "notice": worklist.NOT_FOR_DIAGNOSTIC_USE,
+        "series_instance_uid": walked.series.key.series_instance_uid if walked.series else None,
+        "not_analysed": None
+        if walked.not_analysed is None
+        else {"reason": walked.not_analysed.reason, "words": walked.not_analysed.words},
+        "measurements": worklist.measurements(walked.assessment) if walked.assessment else None,
+        "passed_over": [
+            {
+                "series_instance_uid": entry.series_instance_uid,
+                "description": entry.description,
+                "reason": entry.not_analysed.reason,
+                "words": entry.not_analysed.words,
+            }
+            for entry in walked.passed_over
+        ],
+        "files": files,
+    }
+
+
+def _sentence(answer: dict[str, Any]) -> str:
+    where = ", ".join(answer["files"].values())
+    if answer["not_analysed"]:
+        refusal = answer["not_analysed"]
+        return f"{answer['study_instance_uid']}\n  not analysed ({refusal['reason']}): {refusal['words']}\n  {where}"
+    numbers = answer["measurements"]
+    sides = ", ".join(
+        f"{side} lung {numbers[side]['affected_fraction']:.1%}" if numbers[side] else f"no {side} lung"
+        for side in ("right", "left")
+    )
+    warnings = "".join(f"\n  warning: {warning}" for warning in numbers["warnings"])
+    return (
+        f"{answer['study_instance_uid']}\n  affected: {sides}; {numbers['ct_grade']}, CT-SS {numbers['ct_ss']}"
+        f"{warnings}\n  {where}\n  {answer['notice']}"
+    )
+
+
+# ---------------------------------------------------------------------- send
+
+
+def send(folder: Path, to: Target, settings: Settings, *, show: bool) -> dict[str, Any]:
+    """Send every DICOM file below `folder` on one association; says what was taken and what was not."""
+    files, ignored = [], 0
+    for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+        try:
+            header, syntax, _ = filing.read_file(path)
+        except (CannotUnderstand, OSError):
+            ignored += 1
+            continue
+        files.append((path, header.sop_class_uid, syntax))
+    if not files:
+        raise TriageError(f"no DICOM file in {folder}")
+    contexts = sorted({(sop_class, syntax) for _, sop_class, syntax in files})
+    association = _associate(to, settings, contexts[:128])
+    refused: list[dict[str, str]] = []
+    columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, quiet=not show)) as bar:
+        for path, sop_class, _ in bar.track(files):
+            why = _store(association, path, sop_class)
+            if why:
+                refused.append({"file": str(path), "why": why})
+    if association.is_established:
+        association.release()
+    if show:
+        for one in refused[:20]:
+            terminal.console().print(f"{one['file']}: {one['why']}", style="yellow")
+        terminal.console().print(
+            f"{len(files) - len(refused)} of {len(files)} objects taken by {to.ae_title}@{to.host}:{to.port}"
+        )
+    return {"sent": len(files) - len(refused), "refused": refused, "not_dicom": ignored}
+
+
+def _associate(to: Target, settings: Settings, contexts: list[tuple[str, str]]) -> Association:
+    _config.LOG_HANDLER_LEVEL = "none"
+    ae = AE(ae_title=settings.node.ae_title)
+    ae.connection_timeout = ECHO_TIMEOUT_S
+    ae.maximum_pdu_size = 131_072
+    for sop_class_uid, syntax in contexts:
+        ae.add_requested_context(sop_class_uid, syntax)
+    association = ae.associate(to.host, to.port, ae_title=to.ae_title)
+    if association.is_established:
+        return association
+    where = f"{to.ae_title}@{to.host}:{to.port}"
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        raise TriageError(f"{where} rejected the association: {'' if answer is None else answer.reason_str}")
+    raise TriageError(f"{where} does not answer: is it running, and is the port right?")
+
+
+def _store(association: Association, path: Path, sop_class_uid: str) -> str:
+    """Why the object was not taken; empty when it was."""
+    if not association.is_established:
+        return "the association was lost"
+    try:
+        answer = association.send_c_store(path)
+    except ValueError:
+        return f"SOP class {sop_class_uid} is not accepted in this transfer syntax"
+    except (RuntimeError, OSError) as error:
+        return str(error)
+    if "Status" not in answer:
+        return "no answer"
+    return "" if answer.Status == 0 else f"0x{answer.Status:04X} {answer.get('ErrorComment', '')}".strip()
+
+
+def echo_all(settings: Settings) -> list[dict[str, Any]]:
+    """C-ECHO the node itself and every destination."""
+    entries = [("this node", target(None, settings))] + [
+        (one.name, Target(ae_title=one.ae_title, host=one.host, port=one.port)) for one in settings.destinations
+    ]
+    answers = []
+    for name, to in entries:
+        try:
+            association = _associate(to, settings, [(conformance.VERIFICATION, conformance.UNCOMPRESSED[0])])
+            reply = association.send_c_echo()
+            ok = "Status" in reply and reply.Status == 0
+            words = "answers" if ok else "does not answer the C-ECHO"
+            association.release()
+        except TriageError as error:
+            ok, words = False, str(error)
+        answers.append(
+            {"name": name, "ae_title": to.ae_title, "host": to.host, "port": to.port, "ok": ok, "answer": words}
+        )
+    return answers

@@ -1,0 +1,197 @@
+"""Drains the outbox: a thread and a queue for each destination, so that a dead one holds up no other.
+
+Storage SCU (PS3.4 annex B). All due objects of a study travel on one association. What a status means is the table
+below; everything that is not the destination's final word is tried again with growing pauses.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pynetdicom import AE, _config
+from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
+
+from triage_node import logbook
+from triage_node.errors import DeliveryFailed
+from triage_node.journal import outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pynetdicom.association import Association
+
+    from triage_node.config import DestinationSection, Settings
+    from triage_node.journal import Journal
+    from triage_node.journal.outbox import Outgoing
+
+JITTER = 0.2  # share by which a pause is shortened or lengthened, so that many nodes do not call in step
+IDLE_POLL_S = 5.0
+# PS3.4 table B.2-1 and PS3.7 annex C: which answers mean that a later attempt can succeed
+_OUT_OF_RESOURCES = range(0xA700, 0xA800)
+_TRY_AGAIN = (0x0110, 0x0122, 0x0124, 0x0213)  # processing failure, not supported now, not authorised, resource limitation
+
+
+def outcome_of(status: int) -> outbox.Outcome:
+    """What a C-STORE status says about the object."""
+    if status == 0x0000 or status & 0xF000 == 0xB000:
+        return "stored"
+    if status in _OUT_OF_RESOURCES or status in _TRY_AGAIN:
+        return "failed"
+    return "refused"
+
+
+def pause_s(destination: DestinationSection, attempts: int, *, jitter: float) -> float:
+    """Pause after the `attempts`-th failed attempt; `jitter` is -1..1."""
+    pause = min(destination.retry_first_s * 2.0 ** min(attempts - 1, 40), destination.retry_longest_s)
+    return float(pause * (1.0 + JITTER * jitter))
+
+
+class Sender(threading.Thread):
+    """Delivers to one destination until it is stopped."""
+
+    def __init__(self, settings: Settings, destination: DestinationSection, journal: Journal) -> None:
+        """Prepare a thread; `start` starts it."""
+        super().__init__(name=f"sender-{destination.name}", daemon=True)
+        self._settings = settings
+        self._destination = destination
+        self._journal = journal
+        self._woken = threading.Event()
+        self._stopped = False
+        self._log = logbook.get().bind(destination=destination.name)
+
+    def wake(self) -> None:
+        """There may be something new to send."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Finish the object that is under way and end."""
+        self._stopped = True
+        self._woken.set()
+
+    def run(self) -> None:
+        """Send what is due, sleep until the next is."""
+        while not self._stopped:
+            try:
+                batch = outbox.due(self._journal, self._destination.name, time.time())
+                if batch:
+                    self._deliver(batch)
+                    continue
+                at = outbox.next_at(self._journal, self._destination.name)
+            except Exception:  # the border of delivery: a fault with one object must not end the queue
+                self._log.exception("delivery failed")
+                at = None
+            wait_s = IDLE_POLL_S if at is None else min(IDLE_POLL_S, at - time.time())
+            self._woken.wait(max(0.05, wait_s))
+            self._woken.clear()
+
+    def _deliver(self, batch: Sequence[Outgoing]) -> None:
+        log = self._log.bind(study=batch[0].study_instance_uid)
+        try:
+            association = associate(self._settings.node.ae_title, self._destination, batch)
+        except DeliveryFailed as failure:
+            for outgoing in batch:
+                self._record(outgoing, "failed", None, str(failure))
+            log.warning("destination not reached", why=str(failure), attempts=batch[0].attempts + 1)
+            return
+        try:
+            for outgoing in batch:
+                if self._stopped:
+                    return
+                started = time.monotonic()
+                status: int | None
+                try:
+                    status, words = answer = store(association, outgoing)
+                    outcome = outcome_of(answer[0])
+                except DeliveryFailed as failure:
+                    status, words = failure.status, str(failure)
+                    outcome = "failed" if failure.retry else "refused"
+                self._record(outgoing, outcome, status, words)
+                line = {"kind": outgoing.kind, "seconds": round(time.monotonic() - started, 3), "answer": words}
+                if outcome == "stored":
+                    log.info("object stored", **line)
+                else:
+                    log.warning(f"object {outcome}", **line)
+        finally:
+            if association.is_established:
+                association.release()
+
+    def _record(self, outgoing: Outgoing, outcome: outbox.Outcome, status: int | None, words: str) -> None:
+        now = time.time()
+        retry_at = None
+        if outcome == "failed" and now - outgoing.queued_at < self._destination.give_up_after_h * 3600:
+            retry_at = now + pause_s(self._destination, outgoing.attempts + 1, jitter=random.uniform(-1, 1))
+        outbox.record(self._journal, outgoing, outcome, status=status, words=words, now=now, retry_at=retry_at)
+
+
+def associate(ae_title: str, destination: DestinationSection, batch: Sequence[Outgoing]) -> Association:
+    """Open an association that offers what the batch needs.
+
+    Raises DeliveryFailed when the destination cannot be reached or does not want to talk.
+    """
+    _config.LOG_HANDLER_LEVEL = "none"
+    ae = AE(ae_title=ae_title)
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = destination.timeout_s
+    ae.maximum_pdu_size = 131_072
+    for context in sorted({(outgoing.sop_class_uid, transfer_syntax_of(outgoing)) for outgoing in batch}):
+        ae.add_requested_context(context[0], context[1])
+    association = ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
+    if association.is_established:
+        return association
+    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        why = "" if answer is None else f": {answer.result_str}, {answer.reason_str}"
+        raise DeliveryFailed(f"{where} rejected the association{why}", retry=True)
+    if association.is_aborted:
+        raise DeliveryFailed(f"{where} did not accept the connection or aborted it", retry=True)
+    raise DeliveryFailed(f"{where} cannot be reached", retry=True)
+
+
+def transfer_syntax_of(outgoing: Outgoing) -> str:
+    """Transfer syntax in which the object lies on disk. Raises DeliveryFailed when the file is gone or broken."""
+    try:
+        return str(read_file_meta_info(outgoing.path).TransferSyntaxUID)
+    except (OSError, InvalidDicomError, AttributeError, EOFError) as error:
+        raise DeliveryFailed(f"the {outgoing.kind} object cannot be read from disk: {error}", retry=True) from error
+
+
+def store(association: Association, outgoing: Outgoing) -> tuple[int, str]:
+    """Send one object; returns the status and its meaning.
+
+    Raises DeliveryFailed when no status came, or when the destination takes no such object.
+    """
+    if not association.is_established:
+        raise DeliveryFailed("the association was lost before the object was sent", retry=True)
+    try:
+        answer = association.send_c_store(outgoing.path)
+    except ValueError as error:
+        # pynetdicom says so when no accepted presentation context fits the object
+        raise DeliveryFailed(
+            f"the destination accepts no such object ({outgoing.kind}, SOP class {outgoing.sop_class_uid})", retry=False
+        ) from error
+    except (RuntimeError, OSError) as error:
+        raise DeliveryFailed(f"the association was lost while sending: {error}", retry=True) from error
+    if "Status" not in answer:
+        raise DeliveryFailed("no answer to the C-STORE request: timed out or aborted", retry=True)
+    status = int(answer.Status)
+    kind, meaning = STORAGE_SERVICE_CLASS_STATUS.get(status, ("Unknown", ""))
+    comment = str(answer.get("ErrorComment", ""))
+    return status, ", ".join(text for text in (f"0x{status:04X} {kind}", meaning, comment) if text)
+
+
+def start_all(settings: Settings, journal: Journal) -> tuple[list[Sender], Callable[[], None]]:
+    """Start a sender for each destination; the second value wakes them all."""
+    senders = [Sender(settings, destination, journal) for destination in settings.destinations]
+    for sender in senders:
+        sender.start()
+
+    def wake() -> None:
+        for sender in senders:
+            sender.wake()
+
+    return senders, wake
