@@ -16,17 +16,17 @@ from triage_node import inference, logbook, results, selection, severity, volume
 from triage_node.archive import Archive
 from triage_node.errors import Refused
 from triage_node.journal import Journal, intake, queue
-from triage_node.study import NotAnalysed, PassedOver, Reason, ResultIdentity, Study, digest_of
+from triage_node.study import NotAnalysed, PassedOver, Reason, ResultIdentity, digest_of
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from triage_node.config import Settings
     from triage_node.doorbell import Doorbell
     from triage_node.inference import Method
     from triage_node.results import ResultObject
-    from triage_node.study import Assessment, Series
+    from triage_node.study import Assessment, Series, SeriesKey, Study
 
 POLL_S = 1.0
 OWNER = "analyst-0"  # one analyst a device; what a dead one held is found under its name
@@ -62,31 +62,29 @@ class Occasion:
 def walk(study: Study, method: Method, settings: Settings, occasion: Occasion, progress: Progress) -> Walked:
     """Judge one study: the first candidate series that has lungs gives the answer."""
     progress("reading headers", 0.0)
-    facts = [volume.facts_of(series) for series in study.series]
-    choice = selection.choose(facts, settings.analysis)
-    passed_over = list(choice.passed_over)
-    by_uid = {series.key.series_instance_uid: series for series in study.series}
-    for number, candidate in enumerate(choice.candidates):
-        series = by_uid[candidate.key.series_instance_uid]
+    choice = selection.choose([volume.facts_of(series) for series in study.series], settings.analysis)
+    by_key = {series.key: series for series in study.series}
+    refused: dict[SeriesKey, NotAnalysed] = {}
+    for candidate in choice.candidates:
+        series = by_key[candidate.key]
         try:
-            assessed = _judge(series, study, method, settings, occasion, progress)
+            identity, assessment, objects = _judge(series, study, method, settings, occasion, progress)
         except Refused as refusal:
-            passed_over.append(_passed_over(candidate, refusal.not_analysed))
+            refused[candidate.key] = refusal.not_analysed
             continue
-        identity, assessment, objects = assessed
-        rest = choice.candidates[number + 1 :]
-        passed_over += [
-            _passed_over(other, selection.not_preferred(other, candidate, settings.analysis)) for other in rest
-        ]
         return Walked(
             series=series,
             assessment=assessment,
             not_analysed=None,
-            passed_over=tuple(passed_over),
+            passed_over=_passed_over(choice.others(candidate.key, refused)),
             identity=identity,
             objects=objects,
         )
-    return refuse(study, method, settings, occasion, _verdict_on_study(passed_over), tuple(passed_over))
+    why, every = choice.no_suitable(refused)
+    # A study of one series has that series' reason, not "none of its series".
+    return refuse(
+        study, method, settings, occasion, every[0].not_analysed if len(every) == 1 else why, _passed_over(every)
+    )
 
 
 def _judge(
@@ -140,20 +138,15 @@ def _identity(
     )
 
 
-def _passed_over(facts: selection.SeriesFacts, why: NotAnalysed) -> PassedOver:
-    return PassedOver(
-        series_instance_uid=facts.key.series_instance_uid, description=facts.description, not_analysed=why
+def _passed_over(entries: Iterable[selection.PassedOver]) -> tuple[PassedOver, ...]:
+    return tuple(
+        PassedOver(
+            series_instance_uid=entry.facts.key.series_instance_uid,
+            description=entry.facts.description,
+            not_analysed=entry.not_analysed,
+        )
+        for entry in entries
     )
-
-
-def _verdict_on_study(passed_over: list[PassedOver]) -> NotAnalysed:
-    """One series: its own reason is the study's. Several: each says why."""
-    if len(passed_over) == 1:
-        return passed_over[0].not_analysed
-    words = "; ".join(
-        f"{entry.description or 'series without description'}: {entry.not_analysed.words}" for entry in passed_over
-    )
-    return NotAnalysed(reason=Reason.NO_SUITABLE_SERIES, words=f"none of {len(passed_over)} series: {words}")
 
 
 class Analyst:

@@ -56,9 +56,9 @@ def analyze(folder: Path, out: Path, settings: Settings, *, show: bool) -> list[
     """Judge every study below `folder`, write its objects below `out`; returns one answer a study."""
     screen = Console(stderr=True, highlight=False, quiet=not show)
     with screen.status("looking for DICOM files"):
-        found = volume.study_in(folder)
+        found = volume.contents_of(folder)
     if found.ignored:
-        screen.print(f"{len(found.ignored)} files are not DICOM and were left out", style="dim")
+        screen.print(f"{len(found.ignored)} files left out, for example {found.ignored[0].words}", style="dim")
     method = inference.load(settings.analysis)
     answers = []
     for study in found.studies:
