@@ -34,11 +34,13 @@ FILLER_BELOW_HU = -1050  # no tissue is lighter than air: outside the reconstruc
 AIRWAY_BELOW_HU = (-900, -930, -960)  # tried in turn while the airway is followed; the next where it leaks
 AIRWAY_SLICE_MM2 = 1500.0  # carina and both main bronchi; more is a leak into the lung
 AIRWAY_BEYOND_MM = 40.0  # how far below the last free-standing piece it is followed
+BOWEL_GAS_SHARE, BOWEL_MOST_MM2 = 0.3, 2500.0
+LUMEN_BELOW_HU, LUMEN_SHARE = -900, 0.6  # the airway's inside where it stands free, blurred by its wall
 PIECE_ML = 3.0  # smaller islands of air are not lung
 MAIN_SHARE = 0.1  # of the largest region; as large as this a region counts as a lung by itself
 NEAR_MM = 25.0  # a piece cut off by consolidation lies this near to a lung
 MAIN_LEAST_ML = 30.0
-COVERED_SHARE = 0.7  # of a region that has the body in front and behind; the table and clothes have not
+COVERED_SHARE = 0.6  # of a region that has the body in front and behind; the table and clothes have not
 CUT_GAS_SHARE, CUT_LEAST_MM2 = 0.3, 300.0  # a lung that the field of view cuts: little free air, not a sliver
 LEAST_ML, MOST_ML = 400.0, 14_000.0  # of both lungs together
 LEAST_HEIGHT_MM = 50.0
@@ -63,16 +65,17 @@ class Lungs:
 def find(volume: Volume) -> Lungs:
     """Segment the lungs. Raises Refused (NO_LUNGS) with what was found instead."""
     reduced = grid.reduce(volume)
-    air, gas = _enclosed_air(reduced.hounsfield, reduced.spacing_zyx_mm)
+    air = _enclosed_air(reduced.hounsfield, reduced.spacing_zyx_mm)
     chosen = _choose(reduced, air)
-    airway = _airway(reduced, chosen, gas)
+    airway = _airway(reduced, chosen)
     chosen = _largest_pieces(chosen & ~ndimage.binary_dilation(airway, IN_PLANE), reduced)
     _check(reduced, chosen)
     sides, warnings = laterality.split(chosen, reduced)
     repaired = np.zeros_like(sides)
     middle = _middle(sides, reduced)
+    wall = ndimage.binary_dilation(airway, IN_PLANE, iterations=2)
     for label in np.unique(sides[chosen]):
-        repaired[_close(sides == label, reduced, airway, middle) & (repaired == 0)] = label
+        repaired[_close(sides == label, reduced, wall, middle) & (repaired == 0)] = label
     repaired[chosen] = sides[chosen]
     return Lungs(
         map=_restore(volume, reduced, repaired, airway),
@@ -82,8 +85,8 @@ def find(volume: Volume) -> Lungs:
     )
 
 
-def _enclosed_air(hounsfield: Hounsfield, spacing: tuple[float, float, float]) -> tuple[Mask, Mask]:
-    """Air within the body, slice by slice: what may be lung, and free gas in airways and bowel."""
+def _enclosed_air(hounsfield: Hounsfield, spacing: tuple[float, float, float]) -> Mask:
+    """Air within the body that may be lung, slice by slice."""
     filler = _filler(hounsfield)
     regions, count = ndimage.label((hounsfield < AIR_BELOW_HU) & ~filler, _stack(IN_PLANE))
     sizes = np.maximum(np.bincount(regions.ravel(), minlength=count + 1), 1)
@@ -103,10 +106,11 @@ def _enclosed_air(hounsfield: Hounsfield, spacing: tuple[float, float, float]) -
     at_edge[np.unique(regions[edge])] = True
     # what the field of view cuts is lung only if it is plainly not the room's air
     cut = at_edge & (gas_share < CUT_GAS_SHARE) & (sizes * spacing[1] * spacing[2] > CUT_LEAST_MM2)
-    lung_like = covered & (cut | ~at_edge & (gas_share < GAS_SHARE))
-    gas_like = covered & ~at_edge & (gas_share >= GAS_SHARE)
-    lung_like[0] = gas_like[0] = False
-    return lung_like[regions], gas_like[regions]
+    # a small region with much free gas is bowel with its contents
+    bowel = (gas_share >= BOWEL_GAS_SHARE) & (sizes * spacing[1] * spacing[2] < BOWEL_MOST_MM2)
+    lung_like = covered & (cut | ~at_edge & ~bowel & (gas_share < GAS_SHARE))
+    lung_like[0] = False
+    return lung_like[regions]
 
 
 def _filler(hounsfield: Hounsfield) -> Mask:
@@ -123,7 +127,7 @@ def _filler(hounsfield: Hounsfield) -> Mask:
 
 def _between_walls(hounsfield: Hounsfield) -> Mask:
     """Voxels with the body in front and behind in their column: not the table, not clothes, not the room."""
-    thick = ndimage.binary_opening(hounsfield > AIR_BELOW_HU, np.ones((1, 5, 5)))
+    thick = ndimage.binary_opening(hounsfield > AIR_BELOW_HU, np.ones((1, 3, 3)))
     regions, _ = ndimage.label(thick)
     sizes = np.bincount(regions.ravel())
     sizes[0] = 0
@@ -160,50 +164,58 @@ def _choose(reduced: Reduced, air: Mask) -> Mask:
     return chosen
 
 
-def _airway(reduced: Reduced, chosen: Mask, gas: Mask) -> Mask:
-    """Trachea and main bronchi: the long gas column between the lungs, followed down to where it enters them."""
+def _airway(reduced: Reduced, chosen: Mask) -> Mask:
+    """Trachea and main bronchi: the long column of air between the lungs, followed down to where it enters them."""
     airway = np.zeros_like(chosen)
     if not chosen.any():
         return airway
     dz, dy, dx = reduced.spacing_zyx_mm
     z, _, x = np.nonzero(chosen)
-    left_mm, right_mm = np.percentile(x, [25, 75])
-    regions, _ = ndimage.label(gas, np.ones((3, 3, 3)))
-    best, best_mm = 0, 15.0
+    right, left = np.percentile(x, [25, 75])
+    regions, _ = ndimage.label(_lumen(reduced), np.ones((3, 3, 3)))
+    trachea, longest_mm = airway, 15.0
     for label, box in enumerate(ndimage.find_objects(regions), start=1):
-        region = regions[box] == label
-        areas = region.sum(axis=(1, 2)) * dy * dx
-        middle = ndimage.center_of_mass(region)[2] + box[2].start
         length_mm = (box[0].stop - box[0].start) * dz
-        if (
-            length_mm > best_mm
-            and left_mm <= middle <= right_mm
-            and np.median(areas) < AIRWAY_SLICE_MM2 / 2
-            and box[0].stop > np.median(z)
-        ):
-            best, best_mm = label, length_mm
-    if not best:
-        return airway
-    trachea = regions == best
+        if length_mm <= longest_mm or box[0].stop <= np.median(z):
+            continue
+        region = regions[box] == label
+        if right <= ndimage.center_of_mass(region)[2] + box[2].start <= left:
+            trachea, longest_mm = regions == label, length_mm
     levels = np.flatnonzero(trachea.any(axis=(1, 2)))
+    if not len(levels):
+        return airway
     steps = max(1, round(max(4.0, dz) / dy))
     last = max(0, int(levels[0] - AIRWAY_BEYOND_MM / dz))
     previous = trachea[levels[-1]]
-    airway[levels[-1] :] = trachea[levels[-1] :]
+    airway[levels[-1]] = previous
     for level in range(int(levels[-1]) - 1, last - 1, -1):
         reach = ndimage.binary_dilation(previous, iterations=steps)
         current = trachea[level]
+        most = max(AIRWAY_SLICE_MM2 / 3, 1.5 * np.count_nonzero(previous) * dy * dx)
         for below_hu in AIRWAY_BELOW_HU:
             grown = current | (reach & (reduced.hounsfield[level] < below_hu))
-            if np.count_nonzero(grown) * dy * dx <= max(
-                AIRWAY_SLICE_MM2 / 3, 1.5 * np.count_nonzero(previous) * dy * dx
-            ):
+            if np.count_nonzero(grown) * dy * dx <= min(most, AIRWAY_SLICE_MM2):
                 current = grown
                 break
         if not current.any():
             break
         airway[level] = previous = current
     return airway
+
+
+def _lumen(reduced: Reduced) -> Mask:
+    """Small regions of free air that stand alone in their slice, with the body around them."""
+    hounsfield = reduced.hounsfield
+    regions, count = ndimage.label(hounsfield < AIR_BELOW_HU, _stack(IN_PLANE))
+    sizes = np.maximum(np.bincount(regions.ravel(), minlength=count + 1), 1)
+    inside = ndimage.binary_erosion(regions > 0, IN_PLANE)
+    insides = np.maximum(np.bincount(regions[inside], minlength=count + 1), 1)
+    share = np.bincount(regions[inside & (hounsfield < LUMEN_BELOW_HU)], minlength=count + 1) / insides
+    covered = np.bincount(regions[_between_walls(hounsfield)], minlength=count + 1) / sizes >= COVERED_SHARE
+    area_mm2 = sizes * reduced.spacing_zyx_mm[1] * reduced.spacing_zyx_mm[2]
+    lumen = covered & (share >= LUMEN_SHARE) & (area_mm2 < AIRWAY_SLICE_MM2)
+    lumen[0] = False
+    return lumen[regions]
 
 
 def _largest_pieces(lungs: Mask, reduced: Reduced) -> Mask:
@@ -233,14 +245,15 @@ def _check(reduced: Reduced, lungs: Mask) -> None:
 
 def _middle(sides: LungMap, reduced: Reduced) -> tuple[float, float]:
     """(y, x) between the lungs, in reduced voxels: about where the heart and the great vessels are."""
-    centres = [np.argwhere(sides == label).mean(axis=0) for label in np.unique(sides[sides > 0])]
-    y, x = np.mean(centres, axis=0)[1:]
+    y = np.percentile(np.nonzero(sides)[1], 30)  # the heart lies in front
+    centres = [np.nonzero(sides == label)[2].mean() for label in np.unique(sides[sides > 0])]
+    x = np.mean(centres)
     if len(centres) == 1:
         x = (laterality.midline_mm(reduced, sides > 0) - reduced.origin_zyx_mm[2]) / reduced.spacing_zyx_mm[2]
     return float(y), float(x)
 
 
-def _close(lung: Mask, reduced: Reduced, airway: Mask, middle: tuple[float, float]) -> Mask:
+def _close(lung: Mask, reduced: Reduced, wall: Mask, middle: tuple[float, float]) -> Mask:
     """One lung with vessels, nodules and consolidation at the pleura taken in.
 
     A small ball closes everywhere; a large disk only on the side of the ribs, where a lung is convex and a dent is
@@ -252,7 +265,7 @@ def _close(lung: Mask, reduced: Reduced, airway: Mask, middle: tuple[float, floa
     closed = _closed(part, (dz, dy, dx), CLOSING_MM)
     outwards = _beyond(part, middle[0] - window[1].start, middle[1] - window[2].start, dy / dx)
     closed |= outwards & _closed(part, (FAR_APART_MM, dy, dx), COSTAL_CLOSING_MM)
-    closed &= (reduced.hounsfield[window] < NOT_LUNG_ABOVE_HU) & ~airway[window]
+    closed &= (reduced.hounsfield[window] < NOT_LUNG_ABOVE_HU) & ~wall[window]
     closed |= part
     for z, plane in enumerate(closed):
         closed[z] = ndimage.binary_fill_holes(plane)
@@ -290,6 +303,8 @@ def _beyond(lung: Mask, y: float, x: float, aspect: float) -> Mask:
     for z, plane in enumerate(lung):
         first = np.full(DIRECTIONS, np.inf)
         np.minimum.at(first, towards[plane], away[plane])
+        # a narrow gap in the view, as of a bronchus at the hilum, does not open the mediastinum behind it
+        first = ndimage.grey_closing(np.minimum(first, 1e6), size=DIRECTIONS // 10, mode="wrap")
         result[z] = away > first[towards]
     return result
 
