@@ -124,11 +124,7 @@ def _encoded(cells: Cells, file: mmap.mmap) -> Callable[[int], StoredCells]:
     def frame(number: int) -> StoredCells:
         array, _ = decoder.as_array(dataset, index=number - 1, raw=True)
         # a big-endian array keeps its byte order, which a mere view would not
-        stored: # Extended (Process 2 and 4), and the retired Spectral Selection (6 and 8) and Full Progression (10 and 12).
-JPEG_12_BIT = frozenset({"1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"})
-BITS_OF_BASELINE_JPEG = 8
-
-StoredCells = array.astype(array.dtype.newbyteorder("="), copy=False).view(f"u{array.itemsize}")
+        stored: StoredCells = array.astype(array.dtype.newbyteorder("="), copy=False).view(f"u{array.itemsize}")
         return stored
 
     return frame
