@@ -32,6 +32,7 @@ GAS_BELOW_HU = -960  # free air; parenchyma, even emphysema, is denser on averag
 GAS_SHARE = 0.75  # of a region's inside that must be free air to make it airway, bowel or the room
 FILLER_BELOW_HU = -1050  # no tissue is lighter than air: outside the reconstructed field
 AIRWAY_BELOW_HU = (-900, -930, -960)  # tried in turn while the airway is followed; the next where it leaks
+WALL_ABOVE_HU, WALL_SHARE = -750, 0.6  # of the voxels around a bronchus
 AIRWAY_SLICE_MM2 = 1500.0  # carina and both main bronchi; more is a leak into the lung
 AIRWAY_BEYOND_MM = 40.0  # how far below the last free-standing piece it is followed
 BOWEL_GAS_SHARE, BOWEL_MOST_MM2 = 0.3, 2500.0
@@ -44,7 +45,8 @@ COVERED_SHARE = 0.6  # of a region that has the body in front and behind; the ta
 CUT_GAS_SHARE, CUT_LEAST_MM2 = 0.3, 300.0  # a lung that the field of view cuts: little free air, not a sliver
 LEAST_ML, MOST_ML = 400.0, 14_000.0  # of both lungs together
 LEAST_HEIGHT_MM = 50.0
-CLOSING_MM = 10.0  # radius that bridges vessels at the hilum and consolidation at the pleura
+CLOSING_MM = 6.0  # radius that bridges vessels and fissures everywhere
+DOME_LEAST_MM2, DOME_SHARE = 150.0, 0.5  # a hole in the lung that stands this much on tissue below is diaphragm
 COSTAL_CLOSING_MM = 30.0  # radius on the side of the ribs, in the slice
 FAR_APART_MM = 1e4  # a slice spacing that keeps a distance within its slice
 DIRECTIONS = 180  # around the middle of the chest
@@ -193,7 +195,7 @@ def _airway(reduced: Reduced, chosen: Mask) -> Mask:
         current = trachea[level]
         most = max(AIRWAY_SLICE_MM2 / 3, 1.5 * np.count_nonzero(previous) * dy * dx)
         for below_hu in AIRWAY_BELOW_HU:
-            grown = current | (reach & (reduced.hounsfield[level] < below_hu))
+            grown = current | _walled(reach & (reduced.hounsfield[level] < below_hu), reduced.hounsfield[level])
             if np.count_nonzero(grown) * dy * dx <= min(most, AIRWAY_SLICE_MM2):
                 current = grown
                 break
@@ -201,6 +203,18 @@ def _airway(reduced: Reduced, chosen: Mask) -> Mask:
             break
         airway[level] = previous = current
     return airway
+
+
+def _walled(lumen: Mask, image: Hounsfield) -> Mask:
+    """The parts of `lumen` that a wall goes round; a leak into emphysema has none."""
+    labels, _ = ndimage.label(lumen)
+    result = np.zeros_like(lumen)
+    for label in range(1, int(labels.max()) + 1):
+        part = labels == label
+        ring = ndimage.binary_dilation(part, iterations=2) & ~part
+        if (image[ring] > WALL_ABOVE_HU).mean() >= WALL_SHARE:
+            result |= part
+    return result
 
 
 def _lumen(reduced: Reduced) -> Mask:
@@ -264,13 +278,33 @@ def _close(lung: Mask, reduced: Reduced, wall: Mask, middle: tuple[float, float]
     part = lung[window]
     closed = _closed(part, (dz, dy, dx), CLOSING_MM)
     outwards = _beyond(part, middle[0] - window[1].start, middle[1] - window[2].start, dy / dx)
+    # what the lung goes round in its slice is not a dent: diaphragm or not is decided below
+    outwards &= ~np.stack([ndimage.binary_fill_holes(plane) for plane in closed]) | closed
     closed |= outwards & _closed(part, (FAR_APART_MM, dy, dx), COSTAL_CLOSING_MM)
     closed &= (reduced.hounsfield[window] < NOT_LUNG_ABOVE_HU) & ~wall[window]
-    closed |= part
-    for z, plane in enumerate(closed):
-        closed[z] = ndimage.binary_fill_holes(plane)
+    closed = _without_holes(closed | part, (dy, dx))
     result = lung.copy()
     result[window] = closed
+    return result
+
+
+def _without_holes(closed: Mask, spacing: tuple[float, float]) -> Mask:
+    """Vessels, nodules and consolidation that the lung encloses, but not the dome of the diaphragm.
+
+    From the lowest slice up: a large hole that stands on tissue outside the lung is the top of liver, spleen or
+    heart; what stands on lung is inside the lung.
+    """
+    least = DOME_LEAST_MM2 / (spacing[0] * spacing[1])
+    result = closed.copy()
+    outside = np.zeros_like(closed[0])
+    for z, plane in enumerate(closed):
+        holes = ndimage.binary_fill_holes(plane) & ~plane
+        labels, _ = ndimage.label(holes)
+        for label, box in enumerate(ndimage.find_objects(labels), start=1):
+            hole = labels[box] == label
+            if np.count_nonzero(hole) < least or outside[box][hole].mean() < DOME_SHARE:
+                result[z][box] |= hole
+        outside = ~result[z]
     return result
 
 
