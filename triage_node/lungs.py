@@ -277,9 +277,7 @@ def _close(lung: Mask, reduced: Reduced, wall: Mask, middle: tuple[float, float]
     window = _window(lung, [CLOSING_MM / dz, COSTAL_CLOSING_MM / dy, COSTAL_CLOSING_MM / dx])
     part = lung[window]
     closed = _closed(part, (dz, dy, dx), CLOSING_MM)
-    outwards = _beyond(part, middle[0] - window[1].start, middle[1] - window[2].start, dy / dx)
-    # what the lung goes round in its slice is not a dent: diaphragm or not is decided below
-    outwards &= ~np.stack([ndimage.binary_fill_holes(plane) for plane in closed]) | closed
+    outwards = _beyond(closed, middle[0] - window[1].start, middle[1] - window[2].start, dy / dx)
     closed |= outwards & _closed(part, (FAR_APART_MM, dy, dx), COSTAL_CLOSING_MM)
     closed &= (reduced.hounsfield[window] < NOT_LUNG_ABOVE_HU) & ~wall[window]
     closed = _without_holes(closed | part, (dy, dx))
@@ -328,18 +326,19 @@ def _closed(mask: Mask, spacing: tuple[float, float, float], radius_mm: float) -
 
 
 def _beyond(lung: Mask, y: float, x: float, aspect: float) -> Mask:
-    """Voxels that have lung between them and the axis through (y, x): the side of the ribs."""
+    """Voxels with lung between them and the axis through (y, x), and none behind them: the side of the ribs."""
     rows, columns = np.ogrid[: lung.shape[1], : lung.shape[2]]
     away = np.hypot((rows - y) * aspect, columns - x)
     towards = ((np.arctan2((rows - y) * aspect, columns - x) + np.pi) / (2 * np.pi) * DIRECTIONS).astype(np.intp)
     towards = np.minimum(towards, DIRECTIONS - 1)
     result = np.zeros_like(lung)
     for z, plane in enumerate(lung):
-        first = np.full(DIRECTIONS, np.inf)
+        first, last = np.full(DIRECTIONS, 1e6), np.zeros(DIRECTIONS)
         np.minimum.at(first, towards[plane], away[plane])
+        np.maximum.at(last, towards[plane], away[plane])
         # a narrow gap in the view, as of a bronchus at the hilum, does not open the mediastinum behind it
-        first = ndimage.grey_closing(np.minimum(first, 1e6), size=DIRECTIONS // 10, mode="wrap")
-        result[z] = away > first[towards]
+        first = ndimage.grey_closing(first, size=DIRECTIONS // 10, mode="wrap")
+        result[z] = (away > first[towards]) & (away > last[towards])
     return result
 
 
