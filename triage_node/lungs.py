@@ -277,17 +277,18 @@ def _close(lung: Mask, reduced: Reduced, wall: Mask, middle: tuple[float, float]
     window = _window(lung, [CLOSING_MM / dz, COSTAL_CLOSING_MM / dy, COSTAL_CLOSING_MM / dx])
     part = lung[window]
     closed = _closed(part, (dz, dy, dx), CLOSING_MM)
-    outwards = _beyond(closed, middle[0] - window[1].start, middle[1] - window[2].start, dy / dx)
-    closed |= outwards & _closed(part, (FAR_APART_MM, dy, dx), COSTAL_CLOSING_MM)
-    closed &= (reduced.hounsfield[window] < NOT_LUNG_ABOVE_HU) & ~wall[window]
-    closed = _without_holes(closed | part, (dy, dx))
+    beyond, outermost = _beyond(closed, middle[0] - window[1].start, middle[1] - window[2].start, dy / dx)
+    costal = _closed(part, (FAR_APART_MM, dy, dx), COSTAL_CLOSING_MM)
+    allowed = (reduced.hounsfield[window] < NOT_LUNG_ABOVE_HU) & ~wall[window]
+    closed = part | (allowed & (closed | outermost & costal))
+    closed = _without_holes(closed, allowed & beyond & costal, (dy, dx))
     result = lung.copy()
     result[window] = closed
     return result
 
 
-def _without_holes(closed: Mask, spacing: tuple[float, float]) -> Mask:
-    """Vessels, nodules and consolidation that the lung encloses, but not the dome of the diaphragm.
+def _without_holes(closed: Mask, dents: Mask, spacing: tuple[float, float]) -> Mask:
+    """With the vessels, nodules and consolidation that the lung encloses (or nearly: `dents`), but not the diaphragm.
 
     From the lowest slice up: a large hole that stands on tissue outside the lung is the top of liver, spleen or
     heart; what stands on lung is inside the lung.
@@ -296,7 +297,7 @@ def _without_holes(closed: Mask, spacing: tuple[float, float]) -> Mask:
     result = closed.copy()
     outside = np.zeros_like(closed[0])
     for z, plane in enumerate(closed):
-        holes = ndimage.binary_fill_holes(plane) & ~plane
+        holes = ndimage.binary_fill_holes(plane | dents[z]) & ~plane
         labels, _ = ndimage.label(holes)
         for label, box in enumerate(ndimage.find_objects(labels), start=1):
             hole = labels[box] == label
@@ -325,21 +326,22 @@ def _closed(mask: Mask, spacing: tuple[float, float, float], radius_mm: float) -
     return closed[tuple(slice(n, -n) for n in frame)]
 
 
-def _beyond(lung: Mask, y: float, x: float, aspect: float) -> Mask:
-    """Voxels with lung between them and the axis through (y, x), and none behind them: the side of the ribs."""
+def _beyond(lung: Mask, y: float, x: float, aspect: float) -> tuple[Mask, Mask]:
+    """Voxels with lung between them and the axis through (y, x), and those of them with no lung behind them."""
     rows, columns = np.ogrid[: lung.shape[1], : lung.shape[2]]
     away = np.hypot((rows - y) * aspect, columns - x)
     towards = ((np.arctan2((rows - y) * aspect, columns - x) + np.pi) / (2 * np.pi) * DIRECTIONS).astype(np.intp)
     towards = np.minimum(towards, DIRECTIONS - 1)
-    result = np.zeros_like(lung)
+    beyond, outermost = np.zeros_like(lung), np.zeros_like(lung)
     for z, plane in enumerate(lung):
         first, last = np.full(DIRECTIONS, 1e6), np.zeros(DIRECTIONS)
         np.minimum.at(first, towards[plane], away[plane])
         np.maximum.at(last, towards[plane], away[plane])
         # a narrow gap in the view, as of a bronchus at the hilum, does not open the mediastinum behind it
         first = ndimage.grey_closing(first, size=DIRECTIONS // 10, mode="wrap")
-        result[z] = (away > first[towards]) & (away > last[towards])
-    return result
+        beyond[z] = away > first[towards]
+        outermost[z] = beyond[z] & (away > last[towards])
+    return beyond, outermost
 
 
 def distance_mm(mask: Mask, spacing: tuple[float, float, float]) -> npt.NDArray[np.float32]:
