@@ -1,0 +1,193 @@
+"""Addresses and answers. Everything is read only, and nothing a DICOM header says is ever put into HTML here."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from triage_node import worklist
+from triage_node.journal import views
+from triage_node.web import picture
+from triage_node.web.facts import node_facts
+from triage_node.web.feed import Feed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from triage_node.config import Settings
+    from triage_node.journal import Journal
+
+_FOLDER = Path(__file__).parent
+PAGE = _FOLDER / "templates" / "page.html"
+STATIC = _FOLDER / "static"
+KEEP_ALIVE_S = 5
+# A page that takes nothing for this long is gone.
+SEND_TIMEOUT_S = 20
+# A browser comes back this soon after the stream broke.
+RETRY_MS = 1000
+
+SECURITY_HEADERS = {
+    # Nothing but this node's own files; the last directive makes the browser refuse every string that becomes markup.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+    " require-trusted-types-for 'script'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def application(settings: Settings, journal: Journal, *, feed: Feed | None = None) -> Starlette:
+    """The page's ASGI application; `feed` is made here unless the caller wants to end its streams himself."""
+    routes = _Routes(settings, journal, feed or Feed(journal, settings))
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with routes.feed.running():
+            yield
+
+    return Starlette(
+        routes=[
+            Route("/", routes.page),
+            Route("/studies/{uid}", routes.study_page),
+            Route("/studies/{uid}/overview.png", routes.overview),
+            Route("/api/worklist", routes.worklist),
+            Route("/api/study/{uid}", routes.study),
+            Route("/api/status", routes.status),
+            Route("/events", routes.events),
+            Route("/health", routes.health),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[
+            Middleware(_SecurityHeaders),
+            # A page elsewhere that lets its own name point here (DNS rebinding) is turned away by the name it asks for.
+            Middleware(TrustedHostMiddleware, allowed_hosts=_hosts(settings), www_redirect=False),
+        ],
+        exception_handlers={sqlite3.Error: _journal_unreadable},
+        lifespan=lifespan,
+    )
+
+
+def _hosts(settings: Settings) -> list[str]:
+    host = settings.web.host
+    return ["localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host]
+
+
+class _Routes:
+    """One method an address; the plain ones run in worker threads, since they read files."""
+
+    def __init__(self, settings: Settings, journal: Journal, feed: Feed) -> None:
+        self._settings = settings
+        self._journal = journal
+        self.feed = feed
+
+    def page(self, _: Request) -> Response:
+        return _html(200)
+
+    def study_page(self, request: Request) -> Response:
+        # The same page: its program shows the study that the address names, or says that there is none.
+        known = views.study(self._journal, request.path_params["uid"]) is not None
+        return _html(200 if known else 404)
+
+    def worklist(self, _: Request) -> Response:
+        items = worklist.reading_list(self._journal, self._settings, time.time())
+        return _json([asdict(item) for item in items])
+
+    def study(self, request: Request) -> Response:
+        uid = request.path_params["uid"]
+        report = worklist.study_report(self._journal, uid)
+        return _json({"error": f"no study {uid} is known to this node"}, 404) if report is None else _json(report)
+
+    def status(self, _: Request) -> Response:
+        return _json(node_facts(self._journal, self._settings))
+
+    def health(self, _: Request) -> Response:
+        try:
+            self._journal.version()
+        except (sqlite3.Error, OSError) as error:
+            return PlainTextResponse(f"the journal cannot be read: {error}\n", 503, {"Cache-Control": "no-store"})
+        return PlainTextResponse("ok\n", headers={"Cache-Control": "no-store"})
+
+    def overview(self, request: Request) -> Response:
+        try:
+            width = _width(request)
+        except ValueError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        uid = request.path_params["uid"]
+        path = views.overview_path(self._journal, uid)
+        if path is None:
+            return PlainTextResponse(f"there is no overview image of study {uid}\n", 404)
+        try:
+            found = picture.find(self._journal.state_dir / path)
+            # "no-cache" lets the browser keep the image but ask each time: a late slice brings a new one
+            headers = {"ETag": f'"{found.sop_instance_uid}-{width or "full"}"', "Cache-Control": "private, no-cache"}
+            if request.headers.get("if-none-match") == headers["ETag"]:
+                return Response(status_code=304, headers=headers)
+            return Response(picture.png(found, width), media_type="image/png", headers=headers)
+        except picture.NoPicture as error:
+            return PlainTextResponse(f"{error}\n", 404)
+
+    async def events(self, _: Request) -> Response:
+        async def messages() -> AsyncIterator[ServerSentEvent]:
+            async for snapshot in self.feed.snapshots():
+                yield ServerSentEvent(snapshot.data, event=snapshot.event, id=str(snapshot.number), retry=RETRY_MS)
+
+        return EventSourceResponse(messages(), ping=KEEP_ALIVE_S, send_timeout=SEND_TIMEOUT_S)
+
+
+def _width(request: Request) -> int | None:
+    text = request.query_params.get("width")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 16 <= int(text[:6]) <= picture.MAXIMUM_WIDTH):
+        raise ValueError(f"width must be a number of pixels from 16 to {picture.MAXIMUM_WIDTH}")
+    return int(text)
+
+
+def _html(status: int) -> Response:
+    return FileResponse(PAGE, status, headers={"Cache-Control": "no-cache"}, media_type="text/html")
+
+
+def _json(content: object, status: int = 200) -> Response:
+    return JSONResponse(content, status, headers={"Cache-Control": "no-store"})
+
+
+def _journal_unreadable(_: Request, error: Exception) -> Response:
+    return _json({"error": f"the journal cannot be read: {error}"}, 503)
+
+
+class _SecurityHeaders:
+    """Adds SECURITY_HEADERS to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers[name] = value
+                if scope["path"].startswith("/static/"):
+                    headers["Cache-Control"] = "no-cache"  # an update of the node is an update of the page
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
