@@ -27,6 +27,8 @@ GAP_FACTOR = 1.5
 MINIMUM_POSITIONS = 8
 _SAME_POSITION_MM = 0.01
 _SAME_DIRECTION = 1e-3
+_LARGEST_COSINE = 1.01  # direction cosines, rounded
+_FARTHEST_MM = 1e6
 
 
 class Basis(StrEnum):
@@ -75,7 +77,7 @@ def judge(evidence: Evidence, settings: CompletionSection, now: float) -> Verdic
         if released:
             basis = Basis.RELEASED_NOTHING_TO_COUNT
     elif evidence.multi_frame_instances == evidence.volumetric_instances:
-        words.append(f"{evidence.multi_frame_instances} multi-frame objects, each whole in itself")
+        words.append(f"{_count(evidence.multi_frame_instances, 'multi-frame object')}, each whole in itself")
         if released:
             basis = Basis.RELEASED_MULTI_FRAME
     else:
@@ -93,10 +95,15 @@ def judge(evidence: Evidence, settings: CompletionSection, now: float) -> Verdic
 
 def _association_words(evidence: Evidence) -> str:
     if evidence.open_associations:
-        return f"{evidence.open_associations} associations are still open"
+        verb = "is" if evidence.open_associations == 1 else "are"
+        return f"{_count(evidence.open_associations, 'association')} {verb} still open"
     if evidence.broken_associations:
-        return f"{evidence.broken_associations} associations ended without a release"
+        return f"{_count(evidence.broken_associations, 'association')} ended without a release"
     return "every association was released"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,30 +120,34 @@ def _stack_words(evidence: Evidence) -> _Stack:
         )
     along_mm = positions_along_normal_mm(evidence.geometries)
     if along_mm is None:
-        return _Stack(without_gap=False, words=f"the {single} slices are not parallel")
+        return _Stack(without_gap=False, words=f"the {single} slices are not parallel or lie nowhere")
     if len(along_mm) < MINIMUM_POSITIONS:
         return _Stack(
-            without_gap=False, words=f"only {len(along_mm)} positions, too few to tell whether slices are missing"
+            without_gap=False,
+            words=f"only {_count(len(along_mm), 'position')}, too few to tell whether slices are missing",
         )
     gaps = gaps_mm(along_mm)
     if gaps:
         start, end = gaps[0]
         return _Stack(
-            without_gap=False, words=f"{len(gaps)} gaps, the first between {start:.1f} mm and {end:.1f} mm"
+            without_gap=False, words=f"{_count(len(gaps), 'gap')}, the first between {start:.1f} mm and {end:.1f} mm"
         )
     spacing = float(np.median(np.diff(along_mm)))
     return _Stack(without_gap=True, words=f"{len(along_mm)} positions {spacing:.2f} mm apart without a gap")
 
 
 def positions_along_normal_mm(geometries: Sequence[Geometry]) -> npt.NDArray[np.float64] | None:
-    """The distinct slice positions along their common normal, ascending; None when the slices are not parallel."""
+    """The distinct slice positions along their common normal, ascending; None when they have none."""
     orientations = np.array([geometry.orientation for geometry in geometries], dtype=np.float64)  # [n, 6]
-    if not np.isfinite(orientations).all() or (np.abs(orientations - orientations[0]) > _SAME_DIRECTION).any():
+    positions = np.array([geometry.position_mm for geometry in geometries], dtype=np.float64)  # [n, 3]
+    # written so that NaN fails, too; a header may claim any number
+    if not ((np.abs(orientations) <= _LARGEST_COSINE).all() and (np.abs(positions) <= _FARTHEST_MM).all()):
         return None
-    normal = np.cross(orientations[0, :3], orientations[0, 3:])
-    along = np.sort(np.array([geometry.position_mm for geometry in geometries]) @ normal)
-    if not np.isfinite(along).all():
+    # range and median, not the first slice as the measure: the order of arrival must not matter
+    if (np.ptp(orientations, axis=0) > _SAME_DIRECTION).any():
         return None
+    usual = np.median(orientations, axis=0)
+    along = np.sort(positions @ np.cross(usual[:3], usual[3:]))
     distinct: npt.NDArray[np.float64] = along[np.concatenate([[True], np.diff(along) > _SAME_POSITION_MM])]
     return distinct
 

@@ -102,9 +102,7 @@ def arrange(studies: Sequence[Facts], settings: WorklistSection, now: float) -> 
     arranged = [next(following) if facts.state is StudyState.JUDGED else facts for facts in queue]
     reading = [facts for facts in by_arrival if _BLOCKS.get(facts.state) == 0]
     read = [facts for facts in by_arrival if _BLOCKS.get(facts.state) == 2]
-    arrival_rank = {
-        facts.study_instance_uid: rank for rank, facts in enumerate([*reading, *queue, *read], start=1)
-    }
+    arrival_rank = {facts.study_instance_uid: rank for rank, facts in enumerate([*reading, *queue, *read], start=1)}
     return [
         Place(
             study_instance_uid=facts.study_instance_uid,
@@ -134,13 +132,13 @@ def _sooner(facts: Facts, settings: WorklistSection, now: float) -> tuple[bool, 
     return (True, step, -urgency(facts, settings), *_by_arrival(facts))
 
 
-def _reasons(
-    facts: Facts, rank: int, arrival_rank: int, settings: WorklistSection, now: float
-) -> tuple[str, ...]:
+def _reasons(facts: Facts, rank: int, arrival_rank: int, settings: WorklistSection, now: float) -> tuple[str, ...]:
     if facts.state is StudyState.WAITING:
         return ("not judged yet: keeps its place by arrival",)
     if facts.state is StudyState.NOT_ANALYSED:
         return (f"not analysed: {facts.words}", "keeps its place by arrival")
+    if facts.state in _BLOCKS and facts.affected_fraction is None:
+        return (f"not analysed: {facts.words}" if facts.words else "not judged", f"state: {facts.state}")
     reasons = []
     for side, fraction in (("right", facts.affected_fraction_right), ("left", facts.affected_fraction_left)):
         reasons.append(f"no {side} lung found" if fraction is None else f"{fraction:.0%} of the {side} lung affected")

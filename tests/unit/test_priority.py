@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triage_node import priority
+from triage_node.config import WorklistSection
+from triage_node.priority import Facts, Place
+from triage_node.study import ReadingPriority, StudyState
+
+HIGH, MEDIUM, LOW = ReadingPriority
+WAITING, JUDGED, NOT_ANALYSED, READING, READ = StudyState
+NOW = 100_000.0
+STRATEGIES = ("identification", "severity", "combined")
+IN_THE_QUEUE = (WAITING, JUDGED, NOT_ANALYSED)
+
+
+def judged(uid: str, waits_min: float, fraction: float | None, probability: float | None = None) -> Facts:
+    return Facts(
+        study_instance_uid=uid,
+        arrived_at=NOW - waits_min * 60,
+        state=JUDGED,
+        covid_probability=probability,
+        affected_fraction_right=fraction,
+        affected_fraction_left=None if fraction is None else fraction / 2,
+    )
+
+
+def unjudged(uid: str, waits_min: float, state: StudyState = WAITING, words: str = "") -> Facts:
+    return Facts(study_instance_uid=uid, arrived_at=NOW - waits_min * 60, state=state, words=words)
+
+
+def order(studies: list[Facts], settings: WorklistSection | None = None) -> str:
+    return "".join(place.study_instance_uid for place in arrange(studies, settings))
+
+
+def arrange(studies: list[Facts], settings: WorklistSection | None = None) -> list[Place]:
+    return priority.arrange(studies, settings or WorklistSection(), NOW)
+
+
+def test_unjudged_studies_stand_in_the_order_of_arrival() -> None:
+    assert order([unjudged("b", 20), unjudged("c", 10, NOT_ANALYSED), unjudged("a", 30)]) == "abc"
+
+
+def test_a_severe_study_goes_before_those_that_came_earlier() -> None:
+    studies = [judged("a", 30, 0.0), judged("b", 20, 0.1), judged("c", 10, 0.7)]
+    assert order(studies) == "cba"
+    assert [place.reading_priority for place in arrange(studies)] == [HIGH, LOW, LOW]
+
+
+def test_studies_that_were_not_judged_keep_their_place_by_arrival() -> None:
+    studies = [judged("a", 50, 0.0), unjudged("b", 40), judged("c", 30, 0.3), unjudged("d", 20, NOT_ANALYSED)]
+    studies.append(judged("e", 10, 0.9))
+    assert order(studies) == "ebcda"
+
+
+def test_what_has_waited_for_the_maximum_goes_first_by_arrival() -> None:
+    settings = WorklistSection(max_wait_min=60)
+    studies = [judged("a", 80, 0.0), judged("b", 70, 0.9), judged("c", 60, 0.1), judged("d", 59, 1.0)]
+    assert order(studies, settings) == "abcd"
+    assert "has waited longer than 60 min" in arrange(studies, settings)[2].reasons
+
+
+def test_open_studies_stand_above_the_queue_and_read_ones_below() -> None:
+    studies = [
+        judged("a", 30, 0.0),
+        replace(judged("b", 50, 0.9), state=READ),
+        replace(judged("c", 5, 0.1), state=READING),
+    ]
+    studies.append(judged("d", 10, 0.8))
+    assert order(studies) == "cdab"
+
+
+PATIENTS = {
+    # waits, affected fraction, probability
+    "P": (30, 0.1, 0.9),
+    "S": (20, 0.6, 0.3),
+    "X": (10, 0.9, 0.1),  # extensive, hardly COVID-19
+}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected", "levels"),
+    [
+        ("identification", "PSX", [HIGH, MEDIUM, LOW]),
+        ("severity", "SPX", [HIGH, LOW, LOW]),
+        ("combined", "PXS", [HIGH, HIGH, HIGH]),
+    ],
+)
+def test_each_strategy_sorts_by_its_own_index(strategy, expected: str, levels: list[ReadingPriority]) -> None:
+    studies = [judged(uid, *facts) for uid, facts in PATIENTS.items()]
+    places = arrange(studies, WorklistSection(strategy=strategy))
+    assert "".join(place.study_instance_uid for place in places) == expected
+    assert [place.reading_priority for place in places] == levels
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("fraction", "expected"), [(0.0, LOW), (0.249, LOW), (0.25, MEDIUM), (0.499, MEDIUM), (0.5, HIGH), (1.0, HIGH)]
+)
+def test_without_an_identification_head_the_fraction_gives_the_level(strategy, fraction: float, expected) -> None:
+    assert priority.level(judged("a", 1, fraction), WorklistSection(strategy=strategy)) is expected
+
+
+def test_the_worse_lung_counts_and_a_missing_one_is_named() -> None:
+    facts = replace(judged("a", 1, None), affected_fraction_left=0.6)
+    (place,) = arrange([facts])
+    assert place.reading_priority is HIGH
+    assert place.reasons == ("no right lung found", "60% of the left lung affected")
+
+
+def test_a_study_that_was_not_judged_is_medium_and_says_why() -> None:
+    (place,) = arrange([unjudged("a", 1, NOT_ANALYSED, "3 slices are missing")])
+    assert place.reading_priority is MEDIUM
+    assert place.reasons == ("not analysed: 3 slices are missing", "keeps its place by arrival")
+
+
+@pytest.mark.parametrize("state", [READING, READ])
+def test_what_is_opened_before_it_was_judged_is_not_said_to_lack_lungs(state: StudyState) -> None:
+    assert arrange([unjudged("a", 1, state)])[0].reasons == ("not judged", f"state: {state}")
+    refused = unjudged("a", 1, state, "no lungs found")
+    assert arrange([refused])[0].reasons == ("not analysed: no lungs found", f"state: {state}")
+
+
+def test_who_moved_is_told_from_where_to_where() -> None:
+    first, second = arrange([judged("a", 30, 0.0), judged("b", 20, 0.9)])
+    assert first.reasons[-1] == "moved from 2 to 1"
+    assert second.reasons[-1] == "moved from 1 to 2"
+
+
+fractions = st.floats(0, 1)
+maybe = st.one_of(st.none(), fractions)
+
+
+@st.composite
+def lists(draw: st.DrawFn, states: tuple[StudyState, ...] = tuple(StudyState)) -> list[Facts]:
+    studies = []
+    for number in range(draw(st.integers(0, 8))):
+        state = draw(st.sampled_from(states))
+        known = state in (JUDGED, READING, READ)
+        studies.append(
+            Facts(
+                study_instance_uid=f"2.25.{number}",
+                arrived_at=NOW - draw(st.sampled_from([0, 60, 600, 3600, 7199, 7200, 9000])),
+                state=state,
+                covid_probability=draw(maybe) if known else None,
+                affected_fraction_right=draw(maybe) if known else None,
+                affected_fraction_left=draw(maybe) if known else None,
+                words="" if state is not NOT_ANALYSED else "gap",
+            )
+        )
+    return studies
+
+
+@st.composite
+def sections(draw: st.DrawFn) -> WorklistSection:
+    high, other = draw(fractions), draw(fractions)
+    sure, less = draw(fractions), draw(fractions)
+    return WorklistSection(
+        strategy=draw(st.sampled_from(STRATEGIES)),
+        fraction_high=max(high, other),
+        fraction_medium=min(high, other),
+        probability_high=max(sure, less),
+        probability_medium=min(sure, less),
+        probability_weight=draw(fractions),
+    )
+
+
+@given(lists(), sections(), st.randoms(use_true_random=False))
+def test_the_list_is_one_order_of_all_studies_whatever_the_order_of_the_input(studies, settings, chance) -> None:
+    places = arrange(studies, settings)
+    assert sorted(place.study_instance_uid for place in places) == sorted(f.study_instance_uid for f in studies)
+    assert [place.rank for place in places] == list(range(1, len(studies) + 1))
+    assert sorted(place.arrival_rank for place in places) == [place.rank for place in places]
+    assert all(place.reasons for place in places)
+    shuffled = list(studies)
+    chance.shuffle(shuffled)
+    assert arrange(shuffled, settings) == places
+
+
+@given(lists(), sections())
+def test_a_study_that_moved_says_so(studies, settings) -> None:
+    for place in arrange(studies, settings):
+        moved = f"moved from {place.arrival_rank} to {place.rank}" in place.reasons
+        assert moved == (place.rank != place.arrival_rank)
+
+
+@given(lists(), sections())
+def test_an_unjudged_study_stands_exactly_where_its_arrival_puts_it(studies, settings) -> None:
+    states = {facts.study_instance_uid: facts.state for facts in studies}
+    for place in arrange(studies, settings):
+        if states[place.study_instance_uid] is not JUDGED:
+            assert place.rank == place.arrival_rank
+
+
+@given(lists(IN_THE_QUEUE), sections())
+def test_overdue_judged_studies_stand_before_all_other_judged_ones_by_arrival(studies, settings) -> None:
+    by_uid = {facts.study_instance_uid: facts for facts in studies}
+    following = [by_uid[place.study_instance_uid] for place in arrange(studies, settings)]
+    late = [priority.overdue(facts, settings, NOW) for facts in following if facts.state is JUDGED]
+    assert late == sorted(late, reverse=True)
+    arrivals = [f.arrived_at for f in following if f.state is JUDGED and priority.overdue(f, settings, NOW)]
+    assert arrivals == sorted(arrivals)
+
+
+@given(lists(IN_THE_QUEUE), sections())
+def test_triage_puts_no_later_study_before_an_overdue_one(studies, settings) -> None:
+    by_uid = {facts.study_instance_uid: facts for facts in studies}
+    following = [by_uid[place.study_instance_uid] for place in arrange(studies, settings)]
+    for position, facts in enumerate(following):
+        if priority.overdue(facts, settings, NOW):
+            assert all(earlier.arrived_at <= facts.arrived_at for earlier in following[:position])
+
+
+@given(lists(), sections(), st.data())
+def test_a_larger_affected_fraction_never_moves_a_study_back(studies, settings, data) -> None:
+    candidates = [facts for facts in studies if facts.state is JUDGED]
+    if not candidates:
+        return
+    chosen = data.draw(st.sampled_from(candidates))
+    worse = replace(chosen, affected_fraction_right=data.draw(st.floats(chosen.affected_fraction or 0.0, 1.0)))
+    changed = [worse if facts is chosen else facts for facts in studies]
+    assert rank_of(chosen, changed, settings) <= rank_of(chosen, studies, settings)
+
+
+@given(lists(), sections(), st.data())
+def test_a_larger_probability_never_moves_a_study_back(studies, settings, data) -> None:
+    candidates = [facts for facts in studies if facts.state is JUDGED and facts.covid_probability is not None]
+    if not candidates:
+        return
+    chosen = data.draw(st.sampled_from(candidates))
+    likelier = replace(chosen, covid_probability=data.draw(st.floats(chosen.covid_probability or 0.0, 1.0)))
+    changed = [likelier if facts is chosen else facts for facts in studies]
+    assert rank_of(chosen, changed, settings) <= rank_of(chosen, studies, settings)
+
+
+def rank_of(facts: Facts, studies: list[Facts], settings: WorklistSection) -> int:
+    return next(p.rank for p in arrange(studies, settings) if p.study_instance_uid == facts.study_instance_uid)
