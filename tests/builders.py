@@ -48,7 +48,7 @@ class Built:
     positions_mm: npt.NDArray[np.float64]  # [z, 3]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Raw:
     """An attribute's value as bytes, however wrong."""
 
@@ -70,8 +70,8 @@ def ct_series(
     folder: Path,
     *,
     slices: int = 12,
-    rows: int = 16,
-    columns: int = 20,
+    rows: int = 32,
+    columns: int = 40,
     spacing_mm: float = 12.0,
     pixel_spacing_mm: tuple[float, float] = (0.8, 0.7),
     orientation: Sequence[float] = AXIAL,
@@ -126,8 +126,8 @@ def enhanced_ct(
     folder: Path,
     *,
     slices: int = 12,
-    rows: int = 16,
-    columns: int = 20,
+    rows: int = 32,
+    columns: int = 40,
     spacing_mm: float = 12.0,
     pixel_spacing_mm: tuple[float, float] = (0.8, 0.7),
     orientation: Sequence[float] = AXIAL,
@@ -234,7 +234,14 @@ def write(path: Path, dataset: Dataset, transfer_syntax: str = ExplicitVRLittleE
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax.is_encapsulated else syntax
-    file = FileDataset(None, dataset, file_meta=meta, preamble=b"\0" * 128)  # type: ignore[arg-type]  # no file yet
+    file = FileDataset(
+        "",
+        dataset,
+        file_meta=meta,
+        preamble=b"\0" * 128,
+        is_implicit_VR=syntax.is_implicit_VR,
+        is_little_endian=syntax.is_little_endian,
+    )
     if syntax.is_encapsulated:
         options: dict[str, Any] = {"j2k_cr": [4]} if syntax == "1.2.840.10008.1.2.4.91" else {}
         file.compress(syntax, generate_instance_uid=False, **options)

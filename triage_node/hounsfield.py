@@ -99,15 +99,19 @@ class _WrongLength(ValueError):
     """The pixel data are shorter or longer than the attributes say."""
 
 
+def _check_length(cells: Cells, there: int) -> None:
+    whole = cells.frame_bytes * cells.frames
+    # PS3.5 section 8.1.1: an odd number of bytes is padded to an even one
+    if there not in (whole, whole + whole % 2):
+        raise _WrongLength(f"{there} bytes instead of {whole}")
+
+
 def _native(cells: Cells, file: mmap.mmap) -> Callable[[int], StoredCells]:
     """Uncompressed little-endian pixel data, read in place."""
     offset = cells.offset or 0
     dtype = np.dtype(f"<u{cells.encoding.bits_allocated // 8}")
-    whole = cells.frame_bytes * cells.frames
-    there = min(cells.length, len(file) - offset)
-    # PS3.5 section 8.1.1: an odd number of bytes is padded to an even one
-    if cells.length not in (whole, whole + whole % 2) or there < whole:
-        raise _WrongLength(f"{there} bytes instead of {whole}")
+    _check_length(cells, cells.length)
+    _check_length(cells, min(cells.length, len(file) - offset))
 
     def frame(number: int) -> StoredCells:
         file.seek(offset + (number - 1) * cells.frame_bytes)
@@ -120,6 +124,8 @@ def _encoded(cells: Cells, file: mmap.mmap) -> Callable[[int], StoredCells]:
     """Everything else, through pydicom's decoders."""
     decoder = get_decoder(UID(cells.transfer_syntax_uid))
     dataset = pydicom.dcmread(cast("BinaryIO", file))
+    if not UID(cells.transfer_syntax_uid).is_encapsulated:  # deflated or big-endian
+        _check_length(cells, len(dataset.get("PixelData") or b""))
 
     def frame(number: int) -> StoredCells:
         array, _ = decoder.as_array(dataset, index=number - 1, raw=True)

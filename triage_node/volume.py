@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from triage_node.headers import Frame, Header
 
 Progress = Callable[[int, int], None]  # slices decoded, slices in all
-
-THREADS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,14 +215,11 @@ def _decoded(frames: Sequence[Frame], progress: Progress | None) -> Hounsfield:
     for index, frame in enumerate(frames):
         indices[frame.instance.sop_instance_uid].append(index)
 
-    def fill(of_instance: list[int]) -> int:
-        hounsfield.decode([frames[i] for i in of_instance], [volume[i] for i in of_instance])
-        return len(of_instance)
-
+    # in one thread: the decoders hold the interpreter's lock, and two threads were not faster in any transfer syntax
     done = 0
-    with ThreadPoolExecutor(THREADS) as pool:
-        for count in pool.map(fill, indices.values()):
-            done += count
-            if progress is not None:
-                progress(done, len(frames))
+    for of_instance in indices.values():
+        hounsfield.decode([frames[i] for i in of_instance], [volume[i] for i in of_instance])
+        done += len(of_instance)
+        if progress is not None:
+            progress(done, len(frames))
     return volume
