@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from triage_node.study import NotAnalysed, PassedOver, Reason, ResultIdentity, d
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from triage_node.config import Settings
     from triage_node.doorbell import Doorbell
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 POLL_S = 1.0
 OWNER = "analyst-0"  # one analyst a device; what a dead one held is found under its name
 
-Progress = inference.Progress
+Progress = Callable[[str, float], None]  # what is being done, and how much of it is done, 0..1
 
 
 class Stopped(Exception):
