@@ -8,13 +8,15 @@ Thick slices keep their own spacing, as in the paper; slices thinner than 2 mm a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     from triage_node.study import Hounsfield, Volume
+
+Label = TypeVar("Label", np.bool_, np.uint8)
 
 SPACING_MM = 2.0  # Goncharov 2021, section 4.1
 LEAST_HU, MOST_HU = -1200, 2000  # fillers of -2000 or -3024 and metal must not rule their block's mean
@@ -37,12 +39,12 @@ class Reduced:
         """Volume of one reduced voxel."""
         return float(np.prod(self.spacing_zyx_mm)) / 1000.0
 
-    def to_volume_axes(self, reduced: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def to_volume_axes(self, reduced: npt.NDArray[Label]) -> npt.NDArray[Label]:
         """Turn a reduced map back into the volume's own axes and directions, still reduced."""
-        axes = [axis for axis, flipped in enumerate(self.flipped) if flipped]
+        axes = tuple(axis for axis, flipped in enumerate(self.flipped) if flipped)
         return np.ascontiguousarray(np.transpose(np.flip(reduced, axes), np.argsort(self.order)))
 
-    def expand_slice(self, in_volume_axes: npt.NDArray[np.generic], z: int) -> npt.NDArray[np.generic]:
+    def expand_slice(self, in_volume_axes: npt.NDArray[Label], z: int) -> npt.NDArray[Label]:
         """Slice `z` of the volume, [y, x], from a map as `to_volume_axes` gives it: every voxel of a block alike."""
         fz, fy, fx = self.factors
         block = in_volume_axes[z // fz]
@@ -83,7 +85,7 @@ def _in_patient_order(
         free.remove(axis)
         order.append(axis)
         flipped.append(bool(directions[patient_axis, axis] < 0))
-    turned = np.flip(np.transpose(reduced, order), [i for i, back in enumerate(flipped) if back])
+    turned = np.flip(np.transpose(reduced, order), tuple(i for i, back in enumerate(flipped) if back))
     first = np.array([(f - 1) / 2 for f in factors])
     for axis, back in zip(order, flipped, strict=True):
         if back:

@@ -55,8 +55,10 @@ def _clusters(lungs: Mask, reduced: Reduced) -> npt.NDArray[np.float64]:
     points = _coordinates(sample if np.count_nonzero(sample) > 100 else lungs, reduced)
     middle = np.median(points[:, 2])
     beyond = points[:, 2] > middle
-    centres = np.stack([points[~beyond].mean(axis=0), points[beyond].mean(axis=0)]) if beyond.any() else np.stack(
-        [points.mean(axis=0)] * 2
+    centres = (
+        np.stack([points[~beyond].mean(axis=0), points[beyond].mean(axis=0)])
+        if beyond.any()
+        else np.stack([points.mean(axis=0)] * 2)
     )
     for _ in range(ROUNDS):
         member = _nearest(points, centres)
@@ -71,12 +73,16 @@ def _clusters(lungs: Mask, reduced: Reduced) -> npt.NDArray[np.float64]:
 
 def _nearest(points: npt.NDArray[np.float64], centres: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
     offset = centres[1] - centres[0]
-    return ((points - centres.mean(axis=0)) @ offset > 0).astype(np.intp)
+    member: npt.NDArray[np.intp] = ((points - centres.mean(axis=0)) @ offset > 0).astype(np.intp)
+    return member
 
 
 def _coordinates(mask: Mask, reduced: Reduced) -> npt.NDArray[np.float64]:
     """[n, 3] patient coordinates z, y, x in mm of a mask's voxels."""
-    return np.argwhere(mask) * np.array(reduced.spacing_zyx_mm) + np.array(reduced.origin_zyx_mm)
+    indices: npt.NDArray[np.float64] = np.argwhere(mask).astype(np.float64)
+    indices *= reduced.spacing_zyx_mm
+    indices += reduced.origin_zyx_mm
+    return indices
 
 
 def _parted(lungs: Mask, clusters: npt.NDArray[np.float64], reduced: Reduced) -> LungMap | None:

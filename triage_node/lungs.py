@@ -16,33 +16,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+import SimpleITK
 from scipy import ndimage
 
-from triage_node import grid, laterality
+from triage_node import airway, grid, laterality
+from triage_node.airway import AIR_BELOW_HU, COVERED_SHARE, IN_PLANE, IN_SLICE, between_walls
 from triage_node.errors import Refused
-from triage_node.study import LEFT_LUNG, RIGHT_LUNG, NotAnalysed, Reason
+from triage_node.study import NotAnalysed, Reason
 
 if TYPE_CHECKING:
     from triage_node.grid import Reduced
     from triage_node.study import Hounsfield, LungMap, Mask, Volume
 
-AIR_BELOW_HU = -300  # between aerated lung and soft tissue; ground glass lies below
 GAS_BELOW_HU = -960  # free air; parenchyma, even emphysema, is denser on average
 GAS_SHARE = 0.75  # of a region's inside that must be free air to make it airway, bowel or the room
 FILLER_BELOW_HU = -1050  # no tissue is lighter than air: outside the reconstructed field
-AIRWAY_BELOW_HU = (-900, -930, -960)  # tried in turn while the airway is followed; the next where it leaks
-WALL_ABOVE_HU, WALL_SHARE = -750, 0.6  # of the voxels around a bronchus
-AIRWAY_SLICE_MM2 = 1500.0  # carina and both main bronchi; more is a leak into the lung
-AIRWAY_BEYOND_MM = 40.0  # how far below the last free-standing piece it is followed
 BOWEL_GAS_SHARE, BOWEL_MOST_MM2 = 0.3, 2500.0
-LUMEN_BELOW_HU, LUMEN_SHARE = -900, 0.6  # the airway's inside where it stands free, blurred by its wall
 PIECE_ML = 3.0  # smaller islands of air are not lung
 MAIN_SHARE = 0.1  # of the largest region; as large as this a region counts as a lung by itself
 NEAR_MM = 25.0  # a piece cut off by consolidation lies this near to a lung
 MAIN_LEAST_ML = 30.0
-COVERED_SHARE = 0.6  # of a region that has the body in front and behind; the table and clothes have not
 CUT_GAS_SHARE, CUT_LEAST_MM2 = 0.3, 300.0  # a lung that the field of view cuts: little free air, not a sliver
+CUT_TOLD_MM2 = 1000.0  # lung at the edge of the field of view that is worth a warning
 LEAST_ML, MOST_ML = 400.0, 14_000.0  # of both lungs together
 LEAST_HEIGHT_MM = 50.0
 CLOSING_MM = 6.0  # radius that bridges vessels and fissures everywhere
@@ -51,7 +46,6 @@ COSTAL_CLOSING_MM = 30.0  # radius on the side of the ribs, in the slice
 FAR_APART_MM = 1e4  # a slice spacing that keeps a distance within its slice
 DIRECTIONS = 180  # around the middle of the chest
 NOT_LUNG_ABOVE_HU = 150  # bone and enhanced vessels are never taken in by closing
-IN_PLANE = ndimage.generate_binary_structure(2, 1)[np.newaxis]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,18 +63,18 @@ def find(volume: Volume) -> Lungs:
     reduced = grid.reduce(volume)
     air = _enclosed_air(reduced.hounsfield, reduced.spacing_zyx_mm)
     chosen = _choose(reduced, air)
-    airway = _airway(reduced, chosen)
-    chosen = _largest_pieces(chosen & ~ndimage.binary_dilation(airway, IN_PLANE), reduced)
+    tubes = airway.follow(reduced, chosen)
+    chosen = _largest_pieces(chosen & ~ndimage.binary_dilation(tubes, IN_PLANE), reduced)
     _check(reduced, chosen)
     sides, warnings = laterality.split(chosen, reduced)
     repaired = np.zeros_like(sides)
     middle = _middle(sides, reduced)
-    wall = ndimage.binary_dilation(airway, IN_PLANE, iterations=2)
+    wall = ndimage.binary_dilation(tubes, IN_PLANE, iterations=2)
     for label in np.unique(sides[chosen]):
         repaired[_close(sides == label, reduced, wall, middle) & (repaired == 0)] = label
     repaired[chosen] = sides[chosen]
     return Lungs(
-        map=_restore(volume, reduced, repaired, airway),
+        map=_restore(volume, reduced, repaired, tubes),
         reduced_map=repaired,
         reduced=reduced,
         warnings=(*warnings, *_cut_off(repaired, reduced)),
@@ -90,7 +84,7 @@ def find(volume: Volume) -> Lungs:
 def _enclosed_air(hounsfield: Hounsfield, spacing: tuple[float, float, float]) -> Mask:
     """Air within the body that may be lung, slice by slice."""
     filler = _filler(hounsfield)
-    regions, count = ndimage.label((hounsfield < AIR_BELOW_HU) & ~filler, _stack(IN_PLANE))
+    regions, count = ndimage.label((hounsfield < AIR_BELOW_HU) & ~filler, IN_SLICE)
     sizes = np.maximum(np.bincount(regions.ravel(), minlength=count + 1), 1)
     inside = ndimage.binary_erosion(regions > 0, IN_PLANE, border_value=1)
     insides = np.bincount(regions[inside], minlength=count + 1)
@@ -100,7 +94,7 @@ def _enclosed_air(hounsfield: Hounsfield, spacing: tuple[float, float, float]) -
         np.bincount(regions[free_air & inside], minlength=count + 1) / np.maximum(insides, 1),
         np.bincount(regions[free_air], minlength=count + 1) / sizes,
     )
-    covered = np.bincount(regions[_between_walls(hounsfield)], minlength=count + 1) / sizes >= COVERED_SHARE
+    covered = np.bincount(regions[between_walls(hounsfield)], minlength=count + 1) / sizes >= COVERED_SHARE
     edge = np.zeros_like(filler)
     edge[:, [0, -1], :] = edge[:, :, [0, -1]] = True
     edge |= ndimage.binary_dilation(filler, IN_PLANE)
@@ -112,31 +106,20 @@ def _enclosed_air(hounsfield: Hounsfield, spacing: tuple[float, float, float]) -
     bowel = (gas_share >= BOWEL_GAS_SHARE) & (sizes * spacing[1] * spacing[2] < BOWEL_MOST_MM2)
     lung_like = covered & (cut | ~at_edge & ~bowel & (gas_share < GAS_SHARE))
     lung_like[0] = False
-    return lung_like[regions]
+    enclosed: Mask = lung_like[regions]
+    return enclosed
 
 
 def _filler(hounsfield: Hounsfield) -> Mask:
     """What was never reconstructed: lighter than any air and open to the image's border, or the same in all slices."""
     light = hounsfield < FILLER_BELOW_HU
     if light.any():
-        regions, _ = ndimage.label(light, _stack(IN_PLANE))
+        regions, _ = ndimage.label(light, IN_SLICE)
         borders = np.concatenate([regions[:, [0, -1], :].ravel(), regions[:, :, [0, -1]].ravel()])
         light = (regions > 0) & np.isin(regions, np.unique(borders))
     lowest, highest = hounsfield.min(axis=0), hounsfield.max(axis=0)
     constant: Mask = (lowest == highest) & (lowest <= -1000)
     return light | constant if len(hounsfield) > 1 else light
-
-
-def _between_walls(hounsfield: Hounsfield) -> Mask:
-    """Voxels with the body in front and behind in their column: not the table, not clothes, not the room."""
-    thick = ndimage.binary_opening(hounsfield > AIR_BELOW_HU, np.ones((1, 3, 3)))
-    regions, _ = ndimage.label(thick)
-    sizes = np.bincount(regions.ravel())
-    sizes[0] = 0
-    body = regions == sizes.argmax() if sizes.any() else thick
-    in_front = np.maximum.accumulate(body, axis=1)
-    behind = np.maximum.accumulate(body[:, ::-1], axis=1)[:, ::-1]
-    return in_front & behind
 
 
 def _choose(reduced: Reduced, air: Mask) -> Mask:
@@ -166,79 +149,14 @@ def _choose(reduced: Reduced, air: Mask) -> Mask:
     return chosen
 
 
-def _airway(reduced: Reduced, chosen: Mask) -> Mask:
-    """Trachea and main bronchi: the long column of air between the lungs, followed down to where it enters them."""
-    airway = np.zeros_like(chosen)
-    if not chosen.any():
-        return airway
-    dz, dy, dx = reduced.spacing_zyx_mm
-    z, _, x = np.nonzero(chosen)
-    right, left = np.percentile(x, [25, 75])
-    regions, _ = ndimage.label(_lumen(reduced), np.ones((3, 3, 3)))
-    trachea, longest_mm = airway, 15.0
-    for label, box in enumerate(ndimage.find_objects(regions), start=1):
-        length_mm = (box[0].stop - box[0].start) * dz
-        if length_mm <= longest_mm or box[0].stop <= np.median(z):
-            continue
-        region = regions[box] == label
-        if right <= ndimage.center_of_mass(region)[2] + box[2].start <= left:
-            trachea, longest_mm = regions == label, length_mm
-    levels = np.flatnonzero(trachea.any(axis=(1, 2)))
-    if not len(levels):
-        return airway
-    steps = max(1, round(max(4.0, dz) / dy))
-    last = max(0, int(levels[0] - AIRWAY_BEYOND_MM / dz))
-    previous = trachea[levels[-1]]
-    airway[levels[-1]] = previous
-    for level in range(int(levels[-1]) - 1, last - 1, -1):
-        reach = ndimage.binary_dilation(previous, iterations=steps)
-        current = trachea[level]
-        most = max(AIRWAY_SLICE_MM2 / 3, 1.5 * np.count_nonzero(previous) * dy * dx)
-        for below_hu in AIRWAY_BELOW_HU:
-            grown = current | _walled(reach & (reduced.hounsfield[level] < below_hu), reduced.hounsfield[level])
-            if np.count_nonzero(grown) * dy * dx <= min(most, AIRWAY_SLICE_MM2):
-                current = grown
-                break
-        if not current.any():
-            break
-        airway[level] = previous = current
-    return airway
-
-
-def _walled(lumen: Mask, image: Hounsfield) -> Mask:
-    """The parts of `lumen` that a wall goes round; a leak into emphysema has none."""
-    labels, _ = ndimage.label(lumen)
-    result = np.zeros_like(lumen)
-    for label in range(1, int(labels.max()) + 1):
-        part = labels == label
-        ring = ndimage.binary_dilation(part, iterations=2) & ~part
-        if (image[ring] > WALL_ABOVE_HU).mean() >= WALL_SHARE:
-            result |= part
-    return result
-
-
-def _lumen(reduced: Reduced) -> Mask:
-    """Small regions of free air that stand alone in their slice, with the body around them."""
-    hounsfield = reduced.hounsfield
-    regions, count = ndimage.label(hounsfield < AIR_BELOW_HU, _stack(IN_PLANE))
-    sizes = np.maximum(np.bincount(regions.ravel(), minlength=count + 1), 1)
-    inside = ndimage.binary_erosion(regions > 0, IN_PLANE)
-    insides = np.maximum(np.bincount(regions[inside], minlength=count + 1), 1)
-    share = np.bincount(regions[inside & (hounsfield < LUMEN_BELOW_HU)], minlength=count + 1) / insides
-    covered = np.bincount(regions[_between_walls(hounsfield)], minlength=count + 1) / sizes >= COVERED_SHARE
-    area_mm2 = sizes * reduced.spacing_zyx_mm[1] * reduced.spacing_zyx_mm[2]
-    lumen = covered & (share >= LUMEN_SHARE) & (area_mm2 < AIRWAY_SLICE_MM2)
-    lumen[0] = False
-    return lumen[regions]
-
-
 def _largest_pieces(lungs: Mask, reduced: Reduced) -> Mask:
     """Without the crumbs that cutting out the airway leaves behind."""
     regions, count = ndimage.label(lungs)
     millilitres = np.bincount(regions.ravel(), minlength=count + 1) * reduced.voxel_ml
     keep = millilitres >= PIECE_ML
     keep[0] = False
-    return keep[regions]
+    kept: Mask = keep[regions]
+    return kept
 
 
 def _check(reduced: Reduced, lungs: Mask) -> None:
@@ -346,18 +264,21 @@ def _beyond(lung: Mask, y: float, x: float, aspect: float) -> tuple[Mask, Mask]:
 
 def distance_mm(mask: Mask, spacing: tuple[float, float, float]) -> npt.NDArray[np.float32]:
     """Distance of every voxel to the nearest voxel of `mask`."""
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    image.SetSpacing(spacing[::-1])
-    squared = sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=True, useImageSpacing=True)
-    return np.sqrt(np.maximum(sitk.GetArrayViewFromImage(squared), 0.0))
+    image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(spacing[::-1])  # type: ignore[no-untyped-call]  # SimpleITK ships no types
+    squared = SimpleITK.SignedMaurerDistanceMap(  # type: ignore[no-untyped-call]  # SimpleITK ships no types
+        image, insideIsPositive=False, squaredDistance=True, useImageSpacing=True
+    )
+    distance: npt.NDArray[np.float32] = np.sqrt(np.maximum(SimpleITK.GetArrayViewFromImage(squared), 0.0))
+    return distance
 
 
-def _restore(volume: Volume, reduced: Reduced, sides: LungMap, airway: Mask) -> LungMap:
+def _restore(volume: Volume, reduced: Reduced, sides: LungMap, tubes: Mask) -> LungMap:
     """The map on the series' own voxels: within a reduced voxel of the border attenuation decides."""
     lungs = sides > 0
     core = ndimage.binary_erosion(lungs, IN_PLANE, border_value=1)
     dense = lungs & (reduced.hounsfield >= AIR_BELOW_HU)  # taken in by closing: no border to be seen there
-    band = ndimage.binary_dilation(lungs, IN_PLANE) & ~airway
+    band = ndimage.binary_dilation(lungs, IN_PLANE) & ~tubes
     # 0 outside, 1 and 2 certain, 3 and 4 where the attenuation decides
     nearest = np.where(lungs, sides, ndimage.grey_dilation(sides, footprint=IN_PLANE))
     plan = np.where(core | dense, sides, np.where(band, nearest + 2, 0)).astype(np.uint8)
@@ -379,9 +300,11 @@ def _cut_off(sides: LungMap, reduced: Reduced) -> list[str]:
     for level, where in ((0, "lowest"), (-1, "uppermost")):
         if area[level] > 0.3 * area.max():
             warnings.append(f"the lungs are cut off at the {where} slice ({area[level] / 100:.0f} cm2 of lung there)")
+    edge = np.ones_like(sides, dtype=np.bool_)
+    edge[:, 1:-1, 1:-1] = ndimage.binary_dilation(_filler(reduced.hounsfield), IN_PLANE)[:, 1:-1, 1:-1]
+    cut_mm2 = np.count_nonzero((sides > 0) & edge) * reduced.spacing_zyx_mm[0] * reduced.spacing_zyx_mm[1]
+    if cut_mm2 > CUT_TOLD_MM2:
+        warnings.append(
+            f"the field of view cuts the lungs at the side ({cut_mm2 / 100:.0f} cm2 of lung lie at its edge)"
+        )
     return warnings
-
-
-def _stack(in_plane: Mask) -> Mask:
-    """A structure that joins voxels within their slice alone."""
-    return np.concatenate([np.zeros_like(in_plane), in_plane, np.zeros_like(in_plane)])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from triage_node import grid, laterality, lungs
+from triage_node import airway, grid, laterality, lungs
 from triage_node.study import Findings, Model
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _parameters() -> str:
         "v_min_share": V_MIN_SHARE,
     }
     # the lung finder has no weights: its source is what decides
-    sources = [inspect.getsource(module) for module in (grid, laterality, lungs)]
+    sources = [inspect.getsource(module) for module in (airway, grid, laterality, lungs)]
     return json.dumps([numbers, sources], sort_keys=True)
 
 
@@ -60,9 +60,7 @@ def judge(volume: Volume, judged_by: Model, progress: Callable[[str, float], Non
     _tell(progress, "finding lesions", 0.7)
     lesions = _on_volume(volume, found, lesions_on_grid(found))
     _tell(progress, "done", 1.0)
-    return Findings(
-        lungs=found.map, lesions=lesions, covid_probability=None, model=judged_by, warnings=found.warnings
-    )
+    return Findings(lungs=found.map, lesions=lesions, covid_probability=None, model=judged_by, warnings=found.warnings)
 
 
 def lesions_on_grid(found: Lungs) -> Mask:
@@ -81,7 +79,8 @@ def lesions_on_grid(found: Lungs) -> Mask:
     sizes = np.bincount(components.ravel(), minlength=count + 1)
     keep = sizes >= V_MIN_SHARE * np.count_nonzero(inside)
     keep[0] = False
-    return keep[components]
+    kept: Mask = keep[components]
+    return kept
 
 
 def _on_volume(volume: Volume, found: Lungs, lesions: Mask) -> Mask:
