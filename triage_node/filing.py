@@ -1,20 +1,21 @@
 """What intake must know of an instance to file it: who it is and where it lies in space.
 
-Reads only the elements before the pixel data, bounded in size: what a stranger sends is never decoded here.
+Reads only the elements before the pixel data, bounded in size: what a stranger sends is never decoded here. The walk
+over the elements (PS3.5 section 7) is our own: it takes no memory on a claimed length, does not recurse into
+sequences, and fails in one way only.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
 from dataclasses import dataclass
-from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException
-from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.charset import decode_bytes, python_encoding
+from pydicom.datadict import keyword_for_tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from triage_node.conformance import CT_SOP_CLASSES
@@ -23,31 +24,52 @@ from triage_node.errors import CannotUnderstand
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pydicom.tag import BaseTag
-
 # PS3.5 section 9.1: digits and points, 64 characters. Components with leading zeros are wrong but met in life.
 UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")
 MAXIMUM_UID_LENGTH = 64
 # More than any header needs; a bomb in a deflated data set inflates no further.
-MAXIMUM_HEADER_BYTES = 64 * 1024 * 1024
+MAXIMUM_HEADER_BYTES = 16 * 1024 * 1024
+MAXIMUM_TEXT_LENGTH = 256  # four times what a value of VR LO may have; the journal keeps no more
 
-_TAGS = [
-    0x00080005,  # Specific Character Set
-    0x00080008,  # Image Type
-    0x00080016,  # SOP Class UID
-    0x00080018,  # SOP Instance UID
-    0x00080020,  # Study Date
-    0x00080050,  # Accession Number
-    0x00080060,  # Modality
-    0x00081030,  # Study Description
-    0x0008103E,  # Series Description
-    0x0020000D,  # Study Instance UID
-    0x0020000E,  # Series Instance UID
-    0x00200032,  # Image Position (Patient)
-    0x00200037,  # Image Orientation (Patient)
-    0x00280008,  # Number of Frames
-]
-_LAST_TAG = 0x00280008
+_CHARACTER_SET = 0x00080005
+_IMAGE_TYPE = 0x00080008
+_SOP_CLASS_UID = 0x00080016
+_SOP_INSTANCE_UID = 0x00080018
+_STUDY_DATE = 0x00080020
+_ACCESSION_NUMBER = 0x00080050
+_MODALITY = 0x00080060
+_STUDY_DESCRIPTION = 0x00081030
+_SERIES_DESCRIPTION = 0x0008103E
+_STUDY_INSTANCE_UID = 0x0020000D
+_SERIES_INSTANCE_UID = 0x0020000E
+_IMAGE_POSITION = 0x00200032
+_IMAGE_ORIENTATION = 0x00200037
+_NUMBER_OF_FRAMES = 0x00280008  # the last one that is read
+_TAGS = frozenset(
+    (
+        _CHARACTER_SET,
+        _IMAGE_TYPE,
+        _SOP_CLASS_UID,
+        _SOP_INSTANCE_UID,
+        _STUDY_DATE,
+        _ACCESSION_NUMBER,
+        _MODALITY,
+        _STUDY_DESCRIPTION,
+        _SERIES_DESCRIPTION,
+        _STUDY_INSTANCE_UID,
+        _SERIES_INSTANCE_UID,
+        _IMAGE_POSITION,
+        _IMAGE_ORIENTATION,
+        _NUMBER_OF_FRAMES,
+    )
+)
+_ITEM = 0xFFFEE000
+_ITEM_END = 0xFFFEE00D
+_SEQUENCE_END = 0xFFFEE0DD
+_UNDEFINED = 0xFFFFFFFF
+_MAXIMUM_DEPTH = 64
+# PS3.5 table 7.1-1: these VRs have two reserved bytes and a length of four
+_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,83 +110,119 @@ def read_header(data: bytes | memoryview, transfer_syntax_uid: str) -> Header:
             raw = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, MAXIMUM_HEADER_BYTES)
         except zlib.error as error:
             raise CannotUnderstand(f"the deflated data set cannot be inflated: {error}") from error
-    try:
-        dataset = read_dataset(
-            BytesIO(raw),
-            is_implicit_VR=syntax == ImplicitVRLittleEndian,
-            is_little_endian=syntax != ExplicitVRBigEndian,
-            stop_when=_behind_the_header,
-            specific_tags=_TAGS,
-        )
-        return _header(dataset)
-    except CannotUnderstand:
-        raise
-    except (
-        EOFError,
-        struct.error,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-        IndexError,
-        OverflowError,
-        RecursionError,
-        LookupError,
-        OSError,
-        MemoryError,
-        BytesLengthException,
-    ) as error:
-        raise CannotUnderstand(f"the bytes are not a data set: {type(error).__name__}") from error
+    implicit = syntax == ImplicitVRLittleEndian
+    _check_encoding(raw, implicit=implicit)
+    return _header(_elements(raw, implicit=implicit, order=">" if syntax == ExplicitVRBigEndian else "<"))
 
 
 def read_file(path: Path) -> tuple[Header, str, int]:
     """Header, Transfer Syntax UID and offset of the data set of a Part 10 file (PS3.10 section 7).
 
-    Raises CannotUnderstand, also when the file is not Part 10.
+    Raises CannotUnderstand, also when the file is not Part 10; OSError when it cannot be read at all.
     """
     with path.open("rb") as file:
         if file.read(132)[128:] != b"DICM":
             raise CannotUnderstand(f"{path.name} is not a DICOM Part 10 file")
-        try:
-            syntax = str(read_file_meta_info(path).TransferSyntaxUID)
-            # (0002,0000) comes first; its value is the length of the meta information behind it
-            (length,) = struct.unpack("<8xL", file.read(12))
-        except (EOFError, struct.error, ValueError, AttributeError, KeyError, TypeError) as error:
-            raise CannotUnderstand(f"{path.name} has no readable file meta information") from error
-        offset = 132 + 12 + length
-        file.seek(offset)
+        syntax = _transfer_syntax(file, path.name)
+        offset = file.tell()
         return read_header(file.read(MAXIMUM_HEADER_BYTES), syntax), syntax, offset
 
 
-def _behind_the_header(tag: BaseTag, _: str | None, __: int) -> bool:
-    return int(tag) > _LAST_TAG
+def _transfer_syntax(file: BinaryIO, name: str) -> str:
+    """Walk over the file meta information, always Explicit VR Little Endian; leaves `file` at the data set."""
+    syntax = ""
+    while True:
+        start = file.read(8)
+        if len(start) < 8:
+            raise CannotUnderstand(f"{name} ends in its file meta information")
+        group, element, vr, length = struct.unpack("<HH2sH", start)
+        if group != 0x0002:
+            file.seek(-8, 1)
+            break
+        if vr in _LONG_VRS:
+            more = file.read(4)
+            length = struct.unpack("<L", more)[0] if len(more) == 4 else 0xFFFFFFFF
+        value = file.read(min(length, MAXIMUM_HEADER_BYTES))
+        if len(value) < length:
+            raise CannotUnderstand(f"{name} ends in its file meta information")
+        if element == 0x0010:
+            syntax = value.decode("ascii", "replace").strip("\0 ")
+    if not UID_FORM.fullmatch(syntax):
+        raise CannotUnderstand(f"{name} does not say its transfer syntax")
+    return syntax
 
 
-def _header(dataset: Dataset) -> Header:
-    uids = {
-        name: _uid(dataset, name) for name in ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
-    }
-    image_type = dataset.get("ImageType") or ()
-    localizer = "LOCALIZER" in [str(value).upper() for value in image_type]
+def _check_encoding(raw: bytes, *, implicit: bool) -> None:
+    """An element's fifth and sixth byte are its VR, or without VR the low half of its length: never two capitals."""
+    vr = raw[4:6]
+    if len(vr) < 2:
+        raise CannotUnderstand("the data set is empty")
+    if implicit == (vr.isalpha() and vr.isupper()):
+        found, agreed = ("explicit", "implicit") if implicit else ("no explicit", "explicit")
+        raise CannotUnderstand(f"the data set has {found} VR where the transfer syntax says {agreed}")
+
+
+def _elements(raw: bytes, *, implicit: bool, order: str) -> dict[int, bytes]:
+    """The values of `_TAGS` as they came, from a walk to the last of them; sequences are stepped over."""
+    tag_and_length = struct.Struct(order + "HHL")
+    tag_vr_and_length = struct.Struct(order + "HH2sH")
+    long_length = struct.Struct(order + "L")
+    found: dict[int, bytes] = {}
+    inside: list[bool] = []  # a level for each open sequence and item of undefined length: is it Implicit VR?
+    at = 0
+    try:
+        while at < len(raw):
+            group, number, length = tag_and_length.unpack_from(raw, at)
+            tag = group << 16 | number
+            if not inside and tag > _NUMBER_OF_FRAMES:
+                return found
+            at += 8
+            vr = b""
+            if group != 0xFFFE and not (inside[-1] if inside else implicit):
+                _, _, vr, length = tag_vr_and_length.unpack_from(raw, at - 8)
+                if vr in _LONG_VRS:
+                    (length,) = long_length.unpack_from(raw, at)
+                    at += 4
+            if tag in (_ITEM_END, _SEQUENCE_END):
+                inside.pop()
+            elif length == _UNDEFINED:
+                # The content of UN is always Implicit VR Little Endian (PS3.5 section 6.2.2)
+                inside.append(vr == b"UN" or (inside[-1] if inside else implicit))
+                if len(inside) > _MAXIMUM_DEPTH:
+                    raise CannotUnderstand(f"sequences are nested more than {_MAXIMUM_DEPTH} levels deep")
+            else:
+                if not inside and tag in _TAGS:
+                    found[tag] = raw[at : at + length]
+                at += length
+    except (struct.error, IndexError):
+        at = len(raw) + 1
+    if at != len(raw) or inside:
+        raise CannotUnderstand("the data set ends in the middle of an element, or its bytes are none")
+    return found
+
+
+def _header(elements: dict[int, bytes]) -> Header:
+    sop_class_uid = _uid(elements, _SOP_CLASS_UID)
+    image_type = _text(elements, _IMAGE_TYPE).upper().split("\\")
     return Header(
-        sop_instance_uid=uids["SOPInstanceUID"],
-        sop_class_uid=uids["SOPClassUID"],
-        study_instance_uid=uids["StudyInstanceUID"],
-        series_instance_uid=uids["SeriesInstanceUID"],
-        modality=_text(dataset, "Modality"),
-        accession_number=_text(dataset, "AccessionNumber"),
-        study_date=_text(dataset, "StudyDate"),
-        study_description=_text(dataset, "StudyDescription"),
-        series_description=_text(dataset, "SeriesDescription"),
-        volumetric=uids["SOPClassUID"] in CT_SOP_CLASSES and not localizer,
-        frames=_frames(dataset),
-        geometry=_geometry(dataset),
+        sop_instance_uid=_uid(elements, _SOP_INSTANCE_UID),
+        sop_class_uid=sop_class_uid,
+        study_instance_uid=_uid(elements, _STUDY_INSTANCE_UID),
+        series_instance_uid=_uid(elements, _SERIES_INSTANCE_UID),
+        modality=_text(elements, _MODALITY),
+        accession_number=_text(elements, _ACCESSION_NUMBER),
+        study_date=_text(elements, _STUDY_DATE),
+        study_description=_text(elements, _STUDY_DESCRIPTION),
+        series_description=_text(elements, _SERIES_DESCRIPTION),
+        volumetric=sop_class_uid in CT_SOP_CLASSES and "LOCALIZER" not in [value.strip() for value in image_type],
+        frames=_frames(elements),
+        geometry=_geometry(elements),
     )
 
 
-def _uid(dataset: Dataset, name: str) -> str:
-    value = str(dataset.get(name) or "").strip("\0 ")
+def _uid(elements: dict[int, bytes], tag: int) -> str:
+    value = elements.get(tag, b"").decode("ascii", "replace").strip("\0 ")
+    name = keyword_for_tag(tag)
     if not value:
         raise CannotUnderstand(f"{name} is missing: the instance cannot be filed")
     if len(value) > MAXIMUM_UID_LENGTH or not UID_FORM.fullmatch(value):
@@ -172,27 +230,40 @@ def _uid(dataset: Dataset, name: str) -> str:
     return value
 
 
-def _text(dataset: Dataset, name: str) -> str:
-    """The value as one line; an unreadable one is not worth refusing an instance for."""
-    try:
-        return " ".join(str(dataset.get(name) or "").split())
-    except (ValueError, TypeError, LookupError, BytesLengthException):
-        return ""
+def _text(elements: dict[int, bytes], tag: int) -> str:
+    """The value as one line; unreadable characters are not worth refusing an instance for."""
+    value = elements.get(tag, b"")[: 8 * MAXIMUM_TEXT_LENGTH]
+    names = elements.get(_CHARACTER_SET, b"")[:MAXIMUM_TEXT_LENGTH].decode("ascii", "replace").split("\\")
+    encodings = [python_encoding.get(name.strip("\0 "), "iso8859") for name in names]
+    if len(encodings) > 1 and b"\x1b" in value:  # ISO 2022 code extensions, PS3.5 section 6.1.2.5
+        try:
+            text = decode_bytes(value, encodings, {ord("\\")})
+        except (LookupError, ValueError, UserWarning):
+            text = value.decode("ascii", "replace")
+    else:
+        text = value.decode(encodings[0], "replace")
+    return " ".join(text.replace("\0", " ").split())[:MAXIMUM_TEXT_LENGTH]
 
 
-def _frames(dataset: Dataset) -> int:
+def _frames(elements: dict[int, bytes]) -> int:
     try:
-        return max(1, int(dataset.get("NumberOfFrames") or 1))
-    except (ValueError, TypeError):
+        return max(1, int(elements.get(_NUMBER_OF_FRAMES, b"").strip(b"\0 ")[:12]))
+    except ValueError:
         return 1
 
 
-def _geometry(dataset: Dataset) -> Geometry | None:
-    try:
-        position = tuple(float(value) for value in dataset.get("ImagePositionPatient") or ())
-        orientation = tuple(float(value) for value in dataset.get("ImageOrientationPatient") or ())
-    except (ValueError, TypeError, BytesLengthException):
-        return None
+def _geometry(elements: dict[int, bytes]) -> Geometry | None:
+    position = _decimals(elements, _IMAGE_POSITION)
+    orientation = _decimals(elements, _IMAGE_ORIENTATION)
     if len(position) != 3 or len(orientation) != 6:
         return None
-    return Geometry(position_mm=position, orientation=orientation)
+    return Geometry(position_mm=(position[0], position[1], position[2]), orientation=orientation)
+
+
+def _decimals(elements: dict[int, bytes], tag: int) -> tuple[float, ...]:
+    """Values of VR DS; empty when one of them is not a finite number."""
+    try:
+        values = tuple(float(text) for text in elements.get(tag, b"").strip(b"\0 ").split(b"\\"))
+    except ValueError:
+        return ()
+    return values if all(map(math.isfinite, values)) else ()
