@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gdcm  # type: ignore[import-untyped]  # has no type information
 import numpy as np
 import numpy.typing as npt
 import pydicom
@@ -34,6 +35,12 @@ from triage_node.volume import instance_of
 LEGACY_CONVERTED_ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.2"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+
+# What pydicom has no encoder for and GDCM has.
+JPEG_LOSSLESS = {
+    "1.2.840.10008.1.2.4.57": gdcm.TransferSyntax.JPEGLosslessProcess14,
+    "1.2.840.10008.1.2.4.70": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+}
 
 Pixels = Callable[[int, int, int], npt.NDArray[np.int16]]
 
@@ -63,7 +70,8 @@ def uid(*parts: object) -> str:
 def texture(z: int, rows: int, columns: int) -> npt.NDArray[np.int16]:
     """[y, x] Hounsfield values from -1000 to 1000, different in every slice and without any symmetry."""
     y, x = np.mgrid[:rows, :columns]
-    return ((x * 31 + y * 17 + z * 101 + (x * y) // 7) % 2001 - 1000).astype(np.int16)
+    values: npt.NDArray[np.int16] = ((x * 31 + y * 17 + z * 101 + (x * y) // 7) % 2001 - 1000).astype(np.int16)
+    return values
 
 
 def ct_series(
@@ -229,6 +237,20 @@ def header(
 
 def write(path: Path, dataset: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> None:
     """Write a Part 10 file; compresses, deflates or swaps as the transfer syntax asks."""
+    if transfer_syntax in JPEG_LOSSLESS:
+        write(path, dataset)
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(JPEG_LOSSLESS[transfer_syntax]))
+        reader, writer = gdcm.ImageReader(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        writer.SetFileName(str(path))
+        assert writer.Write()
+        return
     syntax = UID(transfer_syntax)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
@@ -283,7 +305,8 @@ def _positions(
         return np.array(positions_mm, dtype=float)
     normal = np.cross(np.array(orientation[:3]), np.array(orientation[3:]))
     step = np.array(step_mm) if step_mm is not None else normal * spacing_mm
-    return np.array(origin_mm) + np.arange(slices)[:, None] * step
+    places: npt.NDArray[np.float64] = np.array(origin_mm) + np.arange(slices)[:, None] * step
+    return places
 
 
 def _describe_pixels(dataset: Dataset, rows: int, columns: int, allocated: int, stored: int, *, signed: bool) -> None:
@@ -295,7 +318,7 @@ def _describe_pixels(dataset: Dataset, rows: int, columns: int, allocated: int, 
 
 def _bytes_of(stored: npt.NDArray[np.int64], bits_allocated: int, transfer_syntax: str) -> bytes:
     order = ">" if transfer_syntax == "1.2.840.10008.1.2.2" else "<"
-    raw = (stored & (2**bits_allocated - 1)).astype(f"{order}u{bits_allocated // 8}").tobytes()
+    raw: bytes = (stored & (2**bits_allocated - 1)).astype(f"{order}u{bits_allocated // 8}").tobytes()
     return raw + b"\0" * (len(raw) % 2)
 
 

@@ -48,6 +48,7 @@ UNREADABLE = (
 )
 
 # PS3.5 table 6.2-1, DS: no NaN, no infinity, no grouping of digits.
+_CODE = re.compile(r"[A-Z0-9_]{0,16}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
 
@@ -111,6 +112,11 @@ class Attributes:
         elif isinstance(value, (MultiValue, list, tuple)):
             value = "\\".join(str(part) for part in value)
         return str(value).strip(" \0\r\n\t")
+
+    def code(self, keyword: str) -> str:
+        """A code string fit to be shown, "?" when it is none: in a broken header a name may stand in its place."""
+        text = self.text(keyword).upper()
+        return text if _CODE.fullmatch(text) else "?"
 
     def identity(self, keyword: str) -> str:
         """Something that differs when the value differs."""

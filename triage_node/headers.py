@@ -176,7 +176,7 @@ def _header(instance: Instance, dataset: Dataset, offset: int | None, length: in
     number = Attributes("", dataset).integer("InstanceNumber")
     name = f"image {number}" if number is not None else f"the image {instance.sop_instance_uid}"
     top = Attributes(name, dataset)
-    modality = top.text("Modality")
+    modality = top.code("Modality")
     if instance.sop_class_uid not in CT_SOP_CLASSES or modality not in ("CT", ""):
         kind = modality if modality not in ("CT", "") else UID(instance.sop_class_uid).name
         refuse(Reason.NOT_CT, f"the objects are {kind}, not CT images")
@@ -259,7 +259,7 @@ def _remarks(attributes: Attributes, image_type: tuple[str, ...], *, lossy: bool
     if not image_type[0]:
         yield "the images have no Image Type: whether they are original is unknown"
     elif image_type[0] != "ORIGINAL" and not lossy:
-        yield f"the images are marked {image_type[0][:16]}, not ORIGINAL"
+        yield "the images are not marked ORIGINAL in their Image Type"
     if attributes.text("RescaleType").upper() == "US":
         yield "Rescale Type is US (unspecified): taken for Hounsfield units, as the CT Image module has it"
     position = attributes.text("PatientPosition").upper()
@@ -320,9 +320,9 @@ def _rescale(attributes: Attributes) -> tuple[float, float]:
         attributes.unusable("RescaleSlope", "zero")
     # PS3.3 C.8.2.1: absent means Hounsfield units. C.11.1.1.2: US is "unspecified", met in older images whose CT Image
     # module knew no other unit. Effective atomic number, electron density and the like are no attenuation.
-    unit = attributes.text("RescaleType").upper()
+    unit = attributes.code("RescaleType")
     if unit not in ("", "HU", "US"):
-        refuse(Reason.NOT_HOUNSFIELD, f"the values are in {unit[:16]} (Rescale Type), not in Hounsfield units")
+        refuse(Reason.NOT_HOUNSFIELD, f"the values are in {unit} (Rescale Type), not in Hounsfield units")
     return slope, intercept
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
-import gdcm  # type: ignore[import-untyped]  # has no type information
 import numpy as np
 import numpy.typing as npt
 import pydicom
@@ -17,6 +16,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from triage_node.attributes import UNREADABLE, opened, refuse
+from triage_node.jpeg import JPEG_SYNTAXES, JpegDecoders, JpegFailure
 from triage_node.study import Hounsfield, Reason
 
 if TYPE_CHECKING:
@@ -29,14 +29,24 @@ if TYPE_CHECKING:
 
 AIR_HU = -1024  # what padding becomes: nothing was measured there, and nothing is taken for tissue
 
-# Extended (Process 2 and 4), and the retired Spectral Selection (6 and 8) and Full Progression (10 and 12).
-JPEG_12_BIT = frozenset({"1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"})
-BITS_OF_BASELINE_JPEG = 8
+# Which of pydicom's decoders reads what. GDCM is left out: damaged JPEG, JPEG-LS and JPEG 2000 images make it abort
+# the process it runs in. What it alone can read is in triage_node.jpeg.
+DECODERS: dict[str, str] = {
+    "1.2.840.10008.1.2.4.50": "pillow",  # JPEG Baseline
+    "1.2.840.10008.1.2.4.80": "pyjpegls",  # JPEG-LS Lossless
+    "1.2.840.10008.1.2.4.81": "pyjpegls",  # JPEG-LS Near-Lossless
+    "1.2.840.10008.1.2.4.90": "pylibjpeg",  # JPEG 2000 Lossless
+    "1.2.840.10008.1.2.4.91": "pylibjpeg",  # JPEG 2000
+    "1.2.840.10008.1.2.4.201": "pylibjpeg",  # HTJ2K Lossless
+    "1.2.840.10008.1.2.4.202": "pylibjpeg",  # HTJ2K Lossless RPCL
+    "1.2.840.10008.1.2.4.203": "pylibjpeg",  # HTJ2K
+    "1.2.840.10008.1.2.5": "pydicom",  # RLE Lossless
+}
 
 StoredCells = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
-def decode(frames: Sequence[Frame], targets: Sequence[Hounsfield]) -> None:
+def decode(frames: Sequence[Frame], targets: Sequence[Hounsfield], decoders: JpegDecoders) -> None:
     """Fill each target [y, x] with the Hounsfield units of its frame; all frames are of one instance.
 
     Raises Refused UNDECODABLE, which names the image and the transfer syntax.
@@ -45,7 +55,7 @@ def decode(frames: Sequence[Frame], targets: Sequence[Hounsfield]) -> None:
     cells = frame.cells
     try:
         with opened(frame.instance) as file:
-            source = _source(cells, frame.instance.path, file)
+            source = _source(cells, frame.instance.path, file, decoders)
             for frame, target in zip(frames, targets, strict=True):
                 stored = source(frame.number or 1)
                 if stored.size != target.size or stored.itemsize * 8 != cells.encoding.bits_allocated:
@@ -86,12 +96,12 @@ def _table(encoding: Encoding, slope: float, intercept: float) -> Hounsfield:
     return units
 
 
-def _source(cells: Cells, path: Path, file: mmap.mmap) -> Callable[[int], StoredCells]:
+def _source(cells: Cells, path: Path, file: mmap.mmap, decoders: JpegDecoders) -> Callable[[int], StoredCells]:
     """By what a frame's cells are had from its number."""
     if cells.offset is not None:
         return _native(cells, file)
-    if cells.transfer_syntax_uid in JPEG_12_BIT and cells.encoding.bits_stored > BITS_OF_BASELINE_JPEG:
-        return _jpeg_12_bit(cells, path)
+    if cells.transfer_syntax_uid in JPEG_SYNTAXES:
+        return _jpeg(cells, path, decoders)
     return _encoded(cells, file)
 
 
@@ -123,12 +133,13 @@ def _native(cells: Cells, file: mmap.mmap) -> Callable[[int], StoredCells]:
 def _encoded(cells: Cells, file: mmap.mmap) -> Callable[[int], StoredCells]:
     """Everything else, through pydicom's decoders."""
     decoder = get_decoder(UID(cells.transfer_syntax_uid))
+    plugin = DECODERS.get(cells.transfer_syntax_uid, "")
     dataset = pydicom.dcmread(cast("BinaryIO", file))
     if not UID(cells.transfer_syntax_uid).is_encapsulated:  # deflated or big-endian
         _check_length(cells, len(dataset.get("PixelData") or b""))
 
     def frame(number: int) -> StoredCells:
-        array, _ = decoder.as_array(dataset, index=number - 1, raw=True)
+        array, _ = decoder.as_array(dataset, index=number - 1, raw=True, decoding_plugin=plugin)
         # a big-endian array keeps its byte order, which a mere view would not
         stored: StoredCells = array.astype(array.dtype.newbyteorder("="), copy=False).view(f"u{array.itemsize}")
         return stored
@@ -136,20 +147,20 @@ def _encoded(cells: Cells, file: mmap.mmap) -> Callable[[int], StoredCells]:
     return frame
 
 
-def _jpeg_12_bit(cells: Cells, path: Path) -> Callable[[int], StoredCells]:
-    """Lossy JPEG of 12 bits, which pydicom leaves out and GDCM can read."""
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(path))
-    if not reader.Read():
-        raise _WrongLength("GDCM finds no image in it")
-    buffer = reader.GetImage().GetBuffer()
-    # the wrapper hands bytes out as a str, with the bytes that are no text as surrogates
-    whole = np.frombuffer(buffer.encode("utf-8", "surrogateescape"), dtype="<u2")
-    return lambda number: whole[(number - 1) * cells.rows * cells.columns :][: cells.rows * cells.columns]
+def _jpeg(cells: Cells, path: Path, decoders: JpegDecoders) -> Callable[[int], StoredCells]:
+    """The JPEG syntaxes that GDCM alone can read."""
+    with decoders.one() as decoder:
+        whole = decoder.stored(path, cells.frame_bytes * cells.frames)
+
+    def frame(number: int) -> StoredCells:
+        stored: StoredCells = whole[(number - 1) * cells.frame_bytes : number * cells.frame_bytes]
+        return stored.view(f"<u{cells.encoding.bits_allocated // 8}")
+
+    return frame
 
 
 def _why(error: Exception) -> str:
     """Our own words where they are ours; a library's are left out, since they may quote the header."""
-    if isinstance(error, _WrongLength):
+    if isinstance(error, (_WrongLength, JpegFailure)):
         return str(error)
     return "no decoder for this syntax" if isinstance(error, NotImplementedError) else type(error).__name__

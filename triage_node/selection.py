@@ -130,6 +130,13 @@ def kernel_of(name: str) -> Kernel:
     return next((kind for form, kind in _KERNELS if re.match(rf"(?:{form})$|(?:{form})\W", first)), Kernel.UNKNOWN)
 
 
+_KERNEL_WORDS = {
+    Kernel.SOFT: "a soft kernel",
+    Kernel.UNKNOWN: "a kernel of unknown sharpness",
+    Kernel.LUNG: "a sharp (lung) kernel",
+}
+
+
 class Region(IntEnum):
     """Whether a series says that it shows a chest; the worst two still get their turn."""
 
@@ -222,8 +229,7 @@ def _rules(candidates: Sequence[SeriesFacts], settings: AnalysisSection) -> tupl
     by_kernel = _Rule(
         key=kernel,
         words=lambda loser, winner: (
-            f"kernel {loser.kernel or 'unknown'}; {winner.name} has {winner.kernel or 'an unknown one'}, "
-            f"preferred as {'lung' if settings.kernel == 'lung' else 'soft'} kernel"
+            f"{_KERNEL_WORDS[kernel_of(loser.kernel)]}; {winner.name} has {_KERNEL_WORDS[kernel_of(winner.kernel)]}"
         ),
     )
     by_thickness = _Rule(

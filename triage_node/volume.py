@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from triage_node import archive, filing, headers, hounsfield, selection
 from triage_node.attributes import quiet, refuse
 from triage_node.conformance import CT_SOP_CLASSES
 from triage_node.errors import CannotUnderstand, Refused
+from triage_node.jpeg import JPEG_SYNTAXES, JpegDecoders
 from triage_node.stack import Stack, stacked
 from triage_node.study import Hounsfield, Instance, NotAnalysed, Reason, Series, SeriesKey, Study, Volume
 
@@ -152,16 +154,20 @@ def read(series: Series, settings: AnalysisSection, *, progress: Progress | None
 
     Raises Refused with the code and a sentence for people.
     """
-    with quiet():
+    with quiet(), JpegDecoders() as decoders:
+
+        def same_pixels(one: Frame, other: Frame) -> bool:
+            return np.array_equal(_decoded((one,), decoders, None), _decoded((other,), decoders, None))
+
         frames, warnings = _frames_of(series, [])
-        stack = stacked(frames, same_pixels=_same_pixels)
+        stack = stacked(frames, same_pixels=same_pixels)
         refusal = selection.unsuitable(
             slices=len(stack.frames), spacing_mm=stack.spacing_mm, coverage_mm=stack.coverage_mm, settings=settings
         )
         if refusal is not None:
             raise Refused(refusal)
         return Volume(
-            hounsfield=_decoded(stack.frames, progress),
+            hounsfield=_decoded(stack.frames, decoders, progress),
             affine_lps_mm=stack.affine_lps_mm,
             slice_positions_mm=stack.positions_mm,
             instances=tuple(frame.instance for frame in stack.frames),
@@ -202,11 +208,7 @@ def _frame_numbers(frames: Sequence[Frame]) -> tuple[int, ...] | None:
     return None if None in numbers else tuple(number for number in numbers if number is not None)
 
 
-def _same_pixels(one: Frame, other: Frame) -> bool:
-    return bool(np.array_equal(_decoded((one,), None), _decoded((other,), None)))
-
-
-def _decoded(frames: Sequence[Frame], progress: Progress | None) -> Hounsfield:
+def _decoded(frames: Sequence[Frame], decoders: JpegDecoders, progress: Progress | None) -> Hounsfield:
     """[z, y, x] Hounsfield units of `frames`."""
     cells = frames[0].cells
     volume = np.empty((len(frames), cells.rows, cells.columns), dtype=np.int16)
@@ -215,11 +217,16 @@ def _decoded(frames: Sequence[Frame], progress: Progress | None) -> Hounsfield:
     for index, frame in enumerate(frames):
         indices[frame.instance.sop_instance_uid].append(index)
 
-    # in one thread: the decoders hold the interpreter's lock, and two threads were not faster in any transfer syntax
+    def fill(of_instance: list[int]) -> int:
+        hounsfield.decode([frames[i] for i in of_instance], [volume[i] for i in of_instance], decoders)
+        return len(of_instance)
+
+    # a thread for each child process; the other decoders hold the interpreter's lock and gain nothing from a second
+    threads = decoders.count if cells.transfer_syntax_uid in JPEG_SYNTAXES else 1
     done = 0
-    for of_instance in indices.values():
-        hounsfield.decode([frames[i] for i in of_instance], [volume[i] for i in of_instance])
-        done += len(of_instance)
-        if progress is not None:
-            progress(done, len(frames))
+    with ThreadPoolExecutor(threads) as pool:
+        for count in pool.map(fill, indices.values()):
+            done += count
+            if progress is not None:
+                progress(done, len(frames))
     return volume

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.builders import AXIAL, CORONAL, Raw, ct_series, enhanced_ct, series_o
 from triage_node import headers, hounsfield, volume
 from triage_node.config import AnalysisSection
 from triage_node.errors import Refused
+from triage_node.jpeg import JpegDecoders
 from triage_node.study import Reason, Series, Volume
 
 SETTINGS = AnalysisSection()
@@ -29,6 +31,8 @@ LOSSLESS = [
     "DeflatedExplicitVRLittleEndian",
     "ExplicitVRBigEndian",
     "RLELossless",
+    "JPEGLosslessSV1",
+    "JPEGLossless",
     "JPEGLSLossless",
     "JPEG2000Lossless",
 ]
@@ -214,11 +218,9 @@ def second_stack(folder: Path, slices: int, **attributes: object) -> builders.Bu
 def test_two_stacks_in_one_series_are_told_apart_and_the_larger_is_taken(
     tmp_path: Path, attribute: str, name: str
 ) -> None:
-    value = {"AcquisitionNumber": 7, "TemporalPositionIdentifier": 7, "AcquisitionTime": "111111"}.get(
-        attribute, "B70f"
-    )
+    values = {"AcquisitionNumber": 7, "TemporalPositionIdentifier": 7, "AcquisitionTime": "111111"}
     built = ct_series(tmp_path / "one", slices=12)
-    other = second_stack(tmp_path / "two", 14, **{attribute: value})
+    other = second_stack(tmp_path / "two", 14, **{attribute: values.get(attribute, "B70f")})
     series = series_of([*built.paths, *other.paths])
     image = read(series)
     assert (image.hounsfield == other.hounsfield).all()
@@ -306,7 +308,7 @@ def test_too_many_slices_are_refused(tmp_path: Path) -> None:
     ("attributes", "warning"),
     [
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL"], "LossyImageCompression": "01"}, "compressed with loss"),
-        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]}, "marked DERIVED"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]}, "not marked ORIGINAL"),
         ({"ImageType": None}, "no Image Type"),
         ({"RescaleType": "US"}, "unspecified"),
     ],
@@ -472,13 +474,14 @@ def test_a_missing_attribute_is_refused_by_name(tmp_path: Path, attribute: str) 
     assert words.startswith("image 5 has no ")
 
 
+BROKEN = [b"", b"nan", b"inf\\0\\0", b"1\\2\\3\\4", b"a\\b\\c", b"0,7\\0,7", b"1e999\\1\\1", b"\xff\xfe\x00",
+          b"0\\0\\0\\0\\0\\0", b"1_0\\1_0", b"\\\\\\\\\\", b"-1\\-1"]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "attribute", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope"]
 )
-@pytest.mark.parametrize(
-    "value", [b"", b"nan", b"inf\\0\\0", b"1\\2\\3\\4", b"a\\b\\c", b"0,7\\0,7", b"1e999\\1\\1", b"\xff\xfe\x00", b"0\\0\\0\\0\\0\\0",
-              b"1_0\\1_0", b"\\\\\\\\\\", b"-1\\-1"]
-)  # fmt: skip
+@pytest.mark.parametrize("value", BROKEN)
 def test_a_broken_attribute_is_refused_by_name(tmp_path: Path, attribute: str, value: bytes) -> None:
     built = ct_series(tmp_path)
     builders.change(built.paths[4], **{attribute: Raw(value)})
@@ -516,6 +519,23 @@ def test_a_compressed_frame_that_is_cut_off_is_refused(tmp_path: Path, kept: int
     assert reason == Reason.UNDECODABLE
     assert words.startswith("the pixel data of image 5 at -252.0 mm cannot be decoded")
     assert "Phantom" not in words
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS[4:])
+def test_a_damaged_image_ends_neither_the_process_nor_the_next_series(tmp_path: Path, syntax: str) -> None:
+    """GDCM aborts its process on some of these; whatever happens, the next series is read."""
+    built = ct_series(tmp_path, transfer_syntax=getattr(pydicom.uid, syntax))
+    for seed, path in enumerate(built.paths):
+        whole = bytearray(path.read_bytes())
+        at = whole.index(b"\xe0\x7f\x10\x00OB")
+        random = np.random.default_rng(seed)
+        for where in random.integers(at + 30, len(whole), size=8):
+            whole[where] = random.integers(256)
+        damaged = tmp_path / "damaged.dcm"
+        damaged.write_bytes(whole)
+        with contextlib.suppress(Refused):
+            read(series_of([damaged, *(other for other in built.paths if other != path)]))
+    assert (read(built.series).hounsfield == built.hounsfield).all()
 
 
 def test_a_syntax_that_nobody_decodes_is_refused_by_name(tmp_path: Path) -> None:
@@ -569,10 +589,8 @@ def test_garbage_is_read_or_refused_but_never_raises_anything_else(
         whole[132 + int(where * (header_bytes - 133))] = byte
     built.paths[2].write_bytes(whole[: int(cut * len(whole))] if cut < 0.5 else whole)
     volume.facts_of(built.series)
-    try:
+    with contextlib.suppress(Refused):
         read(built.series)
-    except Refused as error:
-        assert "Phantom" not in error.not_analysed.words
 
 
 # ------------------------------------------------------------------ folders
@@ -646,10 +664,11 @@ def test_one_slice_in_fifteen_syntaxes_has_the_same_values() -> None:
     files = sorted((REAL / "transfer-syntaxes").glob("*TransferSyntax_*.dcm"))
     assert len(files) == 15
     values = {}
-    for path in files:
-        (frame,) = headers.read(volume.instance_of(path)).frames
-        values[path.name] = np.empty((512, 512), dtype=np.int16)
-        hounsfield.decode([frame], [values[path.name]])
+    with JpegDecoders() as decoders:
+        for path in files:
+            (frame,) = headers.read(volume.instance_of(path)).frames
+            values[path.name] = np.empty((512, 512), dtype=np.int16)
+            hounsfield.decode([frame], [values[path.name]], decoders)
     truth = next(v for name, v in values.items() if name.startswith("LittleEndianExplicit")).astype(int)
     assert truth.max() - truth.min() > 2000
     for name, found in values.items():
@@ -666,5 +685,5 @@ def test_philips_big_endian_has_the_values_that_simpleitk_gives_it() -> None:
         assert instance.transfer_syntax_uid == ExplicitVRBigEndian
         (frame,) = headers.read(instance).frames
         found = np.empty((512, 512), dtype=np.int16)
-        hounsfield.decode([frame], [found])
+        hounsfield.decode([frame], [found], JpegDecoders())
         assert (found == sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0]).all()
