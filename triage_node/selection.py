@@ -106,8 +106,8 @@ class Kernel(IntEnum):
 
 # Kernel names by vendor; the first row that matches decides.
 _KERNELS: tuple[tuple[str, Kernel], ...] = (
-    (r"LUNG|BONE|EDGE|SHARP|CHST|DETAIL\+", Kernel.LUNG),
-    (r"STANDARD|STND|SOFT|DETAIL|BODY|SMOOTH", Kernel.SOFT),  # GE
+    (r"(LUNG|BONE|EDGE|SHARP|CHST)\w*", Kernel.LUNG),
+    (r"(STANDARD|STND|SOFT|DETAIL|BODY|SMOOTH)\w*", Kernel.SOFT),  # GE
     (r"BL\d\d.*", Kernel.LUNG),  # Siemens: Bl57f, body lung
     (r"[ABDHIJQU][RVMF]?[0-4]\d[A-Z]?.*", Kernel.SOFT),  # Siemens: B10f .. B49f, Br36, I31f, Qr40, D40s
     (r"[ABDHIJQU][RVMF]?[5-9]\d[A-Z]?.*", Kernel.LUNG),  # Siemens: B50f .. B80f, I70f, Br64
