@@ -123,9 +123,7 @@ def _open_series(
                 StudyState.WAITING,
             ),
         )
-        journal.note(
-            database, "series opened", study=key[0], at=now, series=key[1], modality=header.modality
-        )
+        journal.note(database, "series opened", study=key[0], at=now, series=key[1], modality=header.modality)
         return
     database.conn.execute(
         "update series set state = 'open', instances = instances + 1, last_at = ?, last_instance_id = ?"
@@ -252,9 +250,7 @@ def study(journal: Journal, study_instance_uid: str, *, last_instance_id: int, s
     )
     by_series: dict[str, list[Instance]] = {}
     for row in rows:
-        key = SeriesKey(
-            study_instance_uid=study_instance_uid, series_instance_uid=row["series_instance_uid"]
-        )
+        key = SeriesKey(study_instance_uid=study_instance_uid, series_instance_uid=row["series_instance_uid"])
         by_series.setdefault(key.series_instance_uid, []).append(
             Instance(
                 sop_instance_uid=row["sop_instance_uid"],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from triage_node.journal.store import Journal
 
 # 'stored' and 'refused' are the destination's words; 'failed' means that it said nothing final and is asked again
@@ -58,9 +59,7 @@ def due(journal: Journal, destination: str, now: float) -> list[Outgoing]:
 
 def next_at(journal: Journal, destination: str) -> float | None:
     """When the next object is due at a destination; None when nothing is queued."""
-    row = journal.row(
-        "select min(next_at) as at from outbox where destination = ? and state = 'queued'", destination
-    )
+    row = journal.row("select min(next_at) as at from outbox where destination = ? and state = 'queued'", destination)
     return None if row is None or row["at"] is None else float(row["at"])
 
 
@@ -101,8 +100,15 @@ def record(
 
 
 def requeue(journal: Journal, now: float, *, study: str | None = None, destination: str | None = None) -> int:
-    """Send again what was refused or given up, and at once what waits for its next attempt; returns how many."""
-    where, parameters = "state in ('refused', 'given up', 'queued')", []
+    """Send again what was refused or given up, and at once what waits for its next attempt; returns how many.
+
+    Only objects of a study's current answer: an older one must not arrive after it.
+    """
+    where = (
+        "state in ('refused', 'given up', 'queued') and sop_instance_uid in"
+        " (select sop_instance_uid from objects join studies using (result_id))"
+    )
+    parameters: list[str] = []
     if study is not None:
         where += " and study_instance_uid = ?"
         parameters.append(study)

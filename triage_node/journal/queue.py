@@ -101,7 +101,10 @@ def predecessor(journal: Journal, job: Job) -> ResultIdentity | None:
 def finish(
     journal: Journal, job: Job, owner: str, result: Result, destinations: tuple[DestinationSection, ...], now: float
 ) -> bool:
-    """Result, worklist, outbox and end of the job in one transaction; False when the job is no longer `owner`'s."""
+    """Result, worklist, outbox and end of the job in one transaction.
+
+    False, and nothing is kept of the result, when the job is no longer `owner`'s or a newer answer is there already.
+    """
     study = job.study_instance_uid
     with journal.writing() as database:
         ended = database.conn.execute(
@@ -109,6 +112,12 @@ def finish(
             (now, job.id, owner),
         )
         if ended.rowcount == 0:
+            return False
+        newer = database.conn.execute(
+            "select 1 from results where study_instance_uid = ? and generation > ?", (study, job.generation)
+        ).fetchone()
+        if newer:
+            database.conn.execute("update jobs set state = 'superseded' where id = ?", (job.id,))
             return False
         cursor = database.conn.execute(
             "insert into results (study_instance_uid, generation, series_instance_uid, assessment_json,"
@@ -178,6 +187,6 @@ def _file_objects(
 
 def depth(journal: Journal) -> dict[str, int]:
     """How many jobs are in which state."""
-    return {row["state"]: row["number"] for row in journal.rows("select state, count(*) as number from jobs group by 1")}
-
-
+    return {
+        row["state"]: row["number"] for row in journal.rows("select state, count(*) as number from jobs group by 1")
+    }

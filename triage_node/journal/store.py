@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlite_utils
 
+from triage_node.errors import TriageError
 from triage_node.journal import schema
 
 if TYPE_CHECKING:
@@ -37,16 +38,27 @@ class Journal:
         self.path = state_dir / "journal.sqlite"
         self._idle: queue.LifoQueue[sqlite_utils.Database] = queue.LifoQueue()
         state_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            raise TriageError(f"the journal {self.path} cannot be used: {error}") from error
+
+    def _prepare(self) -> None:
         with self._connection() as database:
-            if database.conn.execute("pragma user_version").fetchone()[0] != schema.SCHEMA_VERSION:
-                database.enable_wal()
-                database.conn.executescript(schema.TABLES)
-                database.conn.execute(f"pragma user_version = {schema.SCHEMA_VERSION}")
+            version = database.conn.execute("pragma user_version").fetchone()[0]
+            if version > schema.SCHEMA_VERSION:
+                raise TriageError(
+                    f"the journal {self.path} was written by a newer version of triage-node (schema {version}, this"
+                    f" version knows {schema.SCHEMA_VERSION}): use that version, or another node.state_dir"
+                )
+            if version < schema.SCHEMA_VERSION:
+                _enable_wal(database)
+                database.conn.executescript(
+                    f"begin immediate; {schema.TABLES}; pragma user_version = {schema.SCHEMA_VERSION}; commit;"
+                )
 
     def _connect(self) -> sqlite_utils.Database:
-        connection = sqlite3.connect(
-            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
+        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         connection.execute("pragma synchronous = normal")
         connection.execute("pragma foreign_keys = on")
         return sqlite_utils.Database(connection)
@@ -69,10 +81,11 @@ class Journal:
             database.conn.execute("begin immediate")
             try:
                 yield database
-            except BaseException:
-                database.conn.execute("rollback")
-                raise
-            database.conn.execute("commit")
+                database.conn.execute("commit")
+            finally:
+                # A full disk may have ended the transaction already, and a commit that failed has not.
+                if database.conn.in_transaction:
+                    database.conn.execute("rollback")
 
     @contextmanager
     def reading(self) -> Iterator[sqlite_utils.Database]:
@@ -82,7 +95,8 @@ class Journal:
             try:
                 yield database
             finally:
-                database.conn.execute("rollback")
+                if database.conn.in_transaction:
+                    database.conn.execute("rollback")
 
     def rows(self, sql: str, *parameters: object) -> list[Row]:
         """The rows of one query."""
@@ -121,3 +135,17 @@ class Journal:
                 self._idle.get_nowait().conn.close()
             except queue.Empty:
                 return
+
+
+def _enable_wal(database: sqlite_utils.Database) -> None:
+    """Switch to WAL; SQLite's busy timeout does not cover this when several processes open a new journal at once."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            database.enable_wal()
+        except sqlite3.OperationalError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
