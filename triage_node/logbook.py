@@ -7,18 +7,20 @@ by renaming it, and the others notice that by its inode (`WatchedFileHandler`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.handlers
+import os
 import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import structlog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
@@ -95,9 +97,19 @@ def configure(process: str, state_dir: Path | None, settings: LogSection, *, con
 
 
 class _DiskTolerantHandler(logging.handlers.WatchedFileHandler):
-    """A full disk must not fill the console with tracebacks of the logging module, one for each event."""
+    """A full disk must neither stop the work that logs nor fill the console with a traceback for each event."""
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # where the file cannot be opened again after a rotation
+            self.handleError(record)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the library's name
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
@@ -126,57 +138,82 @@ def rotate(state_dir: Path, settings: LogSection) -> bool:
             return False
     except FileNotFoundError:
         return False
-    for number in range(settings.keep, 0, -1):
-        older = file.with_name(f"{file.name}.{number}")
-        if number == settings.keep:
+    for number, older in sorted(_rotated(file).items(), reverse=True):
+        if number >= settings.keep:
             older.unlink(missing_ok=True)
-        elif older.exists():
+        else:
             older.rename(file.with_name(f"{file.name}.{number + 1}"))
     file.rename(file.with_name(f"{file.name}.1"))
     return True
 
 
+def _rotated(file: Path) -> dict[int, Path]:
+    """The renamed files by number, 1 the newest; what else lies beside them is not ours."""
+    numbered = ((path.name.removeprefix(f"{file.name}."), path) for path in file.parent.glob(f"{file.name}.*"))
+    return {int(number): path for number, path in numbered if number.isascii() and number.isdigit()}
+
+
 def read(state_dir: Path, *, study: str | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
     """The events of the rotated files and the current one, oldest first; with `follow` wait for more."""
     file = file_of(state_dir)
-    rotated = sorted(file.parent.glob(f"{file.name}.*"), key=lambda path: -int(path.suffix[1:]))
-    for path in rotated:
-        with path.open("rb") as lines:
-            yield from _events(lines.read(), study)
-    yield from _tail(file, study, follow=follow)
-
-
-def _tail(file: Path, study: str | None, *, follow: bool) -> Iterator[dict[str, Any]]:
-    while not file.exists():
-        if not follow:
-            return
-        time.sleep(FOLLOW_POLL_S)
-    while True:
-        with file.open("rb") as stream:
-            inode = file.stat().st_ino
-            rest = b""
-            while True:
-                rest += stream.read()
-                whole, newline, rest = rest.rpartition(b"\n")
-                yield from _events(whole + newline, study)
-                if not follow:
-                    return
-                try:
-                    if file.stat().st_ino != inode:
-                        break
-                except FileNotFoundError:
-                    break
-                time.sleep(FOLLOW_POLL_S)
-        while not file.exists():
+    stream = _following(file, None)
+    try:
+        while stream is None and follow:
             time.sleep(FOLLOW_POLL_S)
+            stream = _following(file, None)
+        while stream is not None:
+            yield from _events(stream, study)
+            newer = _following(file, stream)
+            if newer is not None:
+                if follow:
+                    time.sleep(FOLLOW_POLL_S)  # who had looked at the name before it was given away still writes here
+                yield from _events(stream, study)
+                stream.close()
+                stream = newer
+            elif follow:
+                time.sleep(FOLLOW_POLL_S)
+            else:
+                return
+    finally:
+        if stream is not None:
+            stream.close()
 
 
-def _events(data: bytes, study: str | None) -> Iterator[dict[str, Any]]:
-    for line in data.splitlines():
+def _following(file: Path, stream: BinaryIO | None) -> BinaryIO | None:
+    """Open the file that was begun after the one that is being read, the oldest if that is deleted or there is none.
+
+    Files are told apart by inode, since their names change under the reader. Opened from the newest to the oldest: a
+    rename in between shows one file twice, in the other direction it would hide one.
+    """
+    newest_first: dict[int, BinaryIO] = {}
+    opened: BinaryIO
+    for path in [file, *(path for _, path in sorted(_rotated(file).items()))]:
+        try:
+            opened = path.open("rb")
+        except FileNotFoundError:
+            continue
+        if newest_first.setdefault(os.fstat(opened.fileno()).st_ino, opened) is not opened:
+            opened.close()
+    oldest_first = list(reversed(newest_first))
+    read_last = None if stream is None else os.fstat(stream.fileno()).st_ino
+    position = oldest_first.index(read_last) + 1 if read_last in oldest_first else 0
+    chosen = newest_first[oldest_first[position]] if position < len(oldest_first) else None
+    for opened in newest_first.values():
+        if opened is not chosen:
+            opened.close()
+    return chosen
+
+
+def _events(stream: BinaryIO, study: str | None) -> Iterator[dict[str, Any]]:
+    """The events up to the end of the file as it is now; a line that is still being written stays unread."""
+    for line in stream:
+        if not line.endswith(b"\n"):
+            stream.seek(-len(line), os.SEEK_CUR)
+            return
         try:
             event = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the end of a file on a full disk
+        except ValueError:
+            continue  # cut off by a full disk
         if isinstance(event, dict) and (study is None or event.get("study") == study):
             yield event
 
@@ -188,8 +225,16 @@ def sentence(event: dict[str, Any]) -> str:
         for key, value in event.items()
         if key not in ("at", "process", "event", "level", "exception", "logger")
     }
-    details = " ".join(f"{key}={value}" for key, value in rest.items())
+    details = " ".join(f"{key}={_plain(value)}" for key, value in rest.items())
     level = "" if event.get("level") == "info" else f"[{event.get('level', '?')}] "
-    line = f"{event.get('at', '')[:19].replace('T', ' ')} {event.get('process', ''):<10} {level}{event.get('event', '')}"
+    line = (
+        f"{event.get('at', '')[:19].replace('T', ' ')} {event.get('process', ''):<10} {level}{event.get('event', '')}"
+    )
     text = f"{line}  {details}" if details else line
     return f"{text}\n{event['exception']}" if "exception" in event else text
+
+
+def _plain(value: object) -> str:
+    """A value on one line: what a peer calls itself must not steer a terminal or look like another event."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
