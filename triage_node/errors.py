@@ -11,6 +11,7 @@
     │   ├── DataSetMismatch     0xA900, the data set contradicts the request
     │   ├── CannotUnderstand    0xC000, not a data set
     │   └── ConflictingInstance 0xC001, another object is kept under this SOP Instance UID
+    ├── InvalidResult           an object of ours does not conform and must not leave; says what is wrong
     └── DeliveryFailed          a destination did not take an object; says whether a retry makes sense
 """
 
@@ -72,6 +73,10 @@ class ConflictingInstance(StorageRefused):
     """A different object is already kept under this SOP Instance UID; the newcomer is in quarantine."""
 
     status = 0xC001
+
+
+class InvalidResult(TriageError):
+    """An object that was made here does not conform, so it must not leave: the message lists what is wrong."""
 
 
 class DeliveryFailed(TriageError):

@@ -1,0 +1,115 @@
+"""Assessment -> DICOM objects: two segmentations, a report and an overview image, checked before they leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from pydicom.dataset import Dataset  # noqa: TC002  resolved by who inspects the dataclass
+
+from triage_node.results import checking, overview, report, segmentation, source
+from triage_node.results.checking import check
+from triage_node.results.envelope import NOT_FOR_DIAGNOSTIC_USE
+from triage_node.results.overview import png, render
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from triage_node.study import (
+        Assessment,
+        Findings,
+        Instance,
+        Model,
+        NotAnalysed,
+        PassedOver,
+        ResultIdentity,
+        ResultKind,
+        Volume,
+    )
+
+__all__ = [
+    "NOT_FOR_DIAGNOSTIC_USE",
+    "ResultObject",
+    "check",
+    "encode",
+    "judged",
+    "not_analysed",
+    "png",
+    "render",
+    "write",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ResultObject:
+    """One finished object, ready to be saved."""
+
+    kind: ResultKind
+    dataset: Dataset
+    references: frozenset[str]  # SOP Instance UIDs that it may refer to: the source, and the results beside it
+
+    @property
+    def sop_class_uid(self) -> str:
+        """What kind of object it is to DICOM."""
+        return str(self.dataset.SOPClassUID)
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Derived from the result's identity, so that a repeated run gives the same."""
+        return str(self.dataset.SOPInstanceUID)
+
+
+def judged(
+    volume: Volume, findings: Findings, assessment: Assessment, identity: ResultIdentity
+) -> tuple[ResultObject, ...]:
+    """The objects of a judged study; without a lesion there is no lesion segmentation, and the report says so."""
+    origin = source.of_volume(volume)
+    made: dict[ResultKind, Dataset] = {}
+    for kind, segmented in (
+        ("lesions", segmentation.lesions(volume, findings, origin, identity)),
+        ("lungs", segmentation.lungs(volume, findings, origin, identity)),
+    ):
+        if segmented is not None:
+            made[kind] = segmented
+    made["report"] = report.judged(volume, findings, assessment, origin, identity, tuple(made.values()))
+    made["overview"] = overview.dataset(volume, findings, assessment, origin, identity)
+    return _objects(made, origin, identity)
+
+
+def not_analysed(
+    instances: Sequence[Instance],
+    refusal: NotAnalysed,
+    passed_over: Sequence[PassedOver],
+    model: Model,
+    identity: ResultIdentity,
+) -> tuple[ResultObject, ...]:
+    """The report of a study that was not analysed; `passed_over` says why for each of its series."""
+    origin = source.of_instances(instances)
+    return _objects({"report": report.not_analysed(refusal, passed_over, origin, identity, model)}, origin, identity)
+
+
+def encode(made: ResultObject) -> bytes:
+    """The object as a Part 10 file, read back and checked. Raises InvalidResult."""
+    buffer = BytesIO()
+    made.dataset.save_as(buffer, enforce_file_format=True)
+    data = buffer.getvalue()
+    checking.check(data, references=made.references)
+    return data
+
+
+def write(made: ResultObject, path: Path) -> None:
+    """Write the checked object to `path`. Raises InvalidResult before anything is written."""
+    path.write_bytes(encode(made))
+
+
+def _objects(
+    made: dict[ResultKind, Dataset], origin: source.Source, identity: ResultIdentity
+) -> tuple[ResultObject, ...]:
+    references = {instance.sop_instance_uid for instance in origin.instances}
+    references |= {str(dataset.SOPInstanceUID) for dataset in made.values()}
+    if identity.predecessor is not None:
+        references.add(identity.predecessor.uid("report"))
+    allowed = frozenset(references)
+    return tuple(ResultObject(kind=kind, dataset=dataset, references=allowed) for kind, dataset in made.items())

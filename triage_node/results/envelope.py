@@ -1,0 +1,134 @@
+"""What every result carries around its content: patient, study, series, equipment and its own identity.
+
+Nothing here depends on the clock or on chance, so that a repeated run writes the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from triage_node import __version__
+from triage_node.codes import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from triage_node.results.source import Source
+    from triage_node.study import Instance, Model, ResultIdentity, ResultKind
+
+NOT_FOR_DIAGNOSTIC_USE = "NOT FOR DIAGNOSTIC USE"
+MANUFACTURER = "triage-node"
+IMPLEMENTATION_CLASS_UID = UID("2.25.270517293849472770426404314788146685409")
+IMPLEMENTATION_VERSION_NAME = f"TRIAGE_{__version__}"[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """How objects of a kind are called; one series for each, since viewers show the last object of a series alone."""
+
+    modality: str
+    series_number: int
+    title: str
+
+
+KINDS: Mapping[ResultKind, Kind] = MappingProxyType({
+    "lesions": Kind(modality="SEG", series_number=9801, title="lung lesions"),
+    "lungs": Kind(modality="SEG", series_number=9802, title="lungs"),
+    "report": Kind(modality="SR", series_number=9803, title="report"),
+    "overview": Kind(modality="OT", series_number=9804, title="overview"),
+})  # fmt: skip
+
+
+def description(kind: ResultKind, model: Model) -> str:
+    """Series Description: the caution first, at most 64 characters (PS3.5 table 6.2-1, LO)."""
+    return f"{NOT_FOR_DIAGNOSTIC_USE}: {KINDS[kind].title}, {model.name}"[:64]
+
+
+def software_versions(model: Model) -> list[str]:
+    """The node's and the method's."""
+    return [f"{MANUFACTURER} {__version__}", f"{model.name} {model.version}"[:64]]
+
+
+def moment(source: Source, identity: ResultIdentity) -> tuple[str, str]:
+    """Content Date and Time: in the source's time zone where it names one, else in the node's, as PS3.3 C.12.1 has it."""
+    offset = source.identity.get("TimezoneOffsetFromUTC")
+    when: datetime = identity.created_at.astimezone(_zone(str(offset)) if offset else None)
+    return when.strftime("%Y%m%d"), when.strftime("%H%M%S.%f")
+
+
+def _zone(offset: str) -> timezone:
+    minutes = int(offset[1:3]) * 60 + int(offset[3:5])
+    return timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
+
+
+def stamp(dataset: Dataset, kind: ResultKind, source: Source, identity: ResultIdentity, model: Model) -> None:
+    """Write identity and equipment into a finished object, over whatever a library has put there."""
+    date, time = moment(source, identity)
+    dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8: names of every script
+    for element in source.identity:
+        dataset[element.tag] = element
+    dataset.StudyInstanceUID = source.study_instance_uid
+    dataset.SeriesInstanceUID = identity.uid(f"{kind} series")
+    dataset.SOPInstanceUID = identity.uid(kind)
+    dataset.Modality = KINDS[kind].modality
+    dataset.SeriesNumber = KINDS[kind].series_number
+    dataset.SeriesDescription = description(kind, model)
+    dataset.InstanceNumber = 1
+    dataset.Manufacturer = MANUFACTURER
+    dataset.ManufacturerModelName = model.name[:64]
+    dataset.SoftwareVersions = software_versions(model)
+    dataset.DeviceSerialNumber = identity.ae_title
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
+    dataset.SeriesDate, dataset.SeriesTime = date, time
+    dataset.ContentDate, dataset.ContentTime = date, time
+    if "ContributingEquipmentSequence" in dataset:
+        del dataset.ContributingEquipmentSequence  # names a library, and the source's equipment at length
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    dataset.file_meta = meta
+    dataset.preamble = b"\0" * 128
+
+
+def referenced_instances(instances: Iterable[Instance]) -> list[Dataset]:
+    """Items of a Source Image or Referenced Instance Sequence (PS3.3 table 10-11) for `instances`."""
+    items = []
+    for instance in instances:
+        item = Dataset()
+        item.ReferencedSOPClassUID = instance.sop_class_uid
+        item.ReferencedSOPInstanceUID = instance.sop_instance_uid
+        items.append(item)
+    return items
+
+
+def referenced_series(instances: Iterable[Instance]) -> list[Dataset]:
+    """Referenced Series Sequence (PS3.3 C.12.2) over `instances`."""
+    groups: dict[str, list[Instance]] = {}
+    for instance in instances:
+        groups.setdefault(instance.series.series_instance_uid, []).append(instance)
+    series = []
+    for uid, members in groups.items():
+        item = Dataset()
+        item.ReferencedInstanceSequence = referenced_instances(members)
+        item.SeriesInstanceUID = uid
+        series.append(item)
+    return series
+
+
+def private_scheme() -> list[Dataset]:
+    """Coding Scheme Identification Sequence (PS3.3 C.12.1) that says what the private designator is."""
+    item = Dataset()
+    item.CodingSchemeDesignator = PRIVATE_SCHEME
+    item.CodingSchemeName = PRIVATE_SCHEME_NAME
+    item.CodingSchemeResponsibleOrganization = MANUFACTURER
+    return [item]

@@ -1,0 +1,245 @@
+"""Masks -> Segmentation objects (PS3.3 A.51), BINARY, on the very grid of the source.
+
+Lesions in one object and lungs in another: some viewers give up on an object of more than 400 frames.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from highdicom import AlgorithmIdentificationSequence, PixelMeasuresSequence
+from highdicom.color import CIELabColor
+from highdicom.seg import (
+    SegmentAlgorithmTypeValues,
+    Segmentation,
+    SegmentationTypeValues,
+    SegmentDescription,
+)
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from triage_node import __version__, codes
+from triage_node.conformance import CT_IMAGE_STORAGE
+from triage_node.results import envelope
+from triage_node.study import LEFT_LUNG, RIGHT_LUNG, Laterality
+
+if TYPE_CHECKING:
+    from pydicom.sr.coding import Code
+
+    from triage_node.results.source import Slice, Source
+    from triage_node.study import Findings, Model, ResultIdentity, ResultKind, Volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One segment before it is numbered."""
+
+    value: int  # in the label map
+    label: str
+    category: Code
+    type: Code
+    modifier: Code | None
+    color: tuple[float, float, float]  # CIELab: L* 0..100, a* and b* -128..127
+    tracking: str
+
+
+LESION = Segment(
+    value=1,
+    label="Lung lesion",
+    category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+    type=codes.INFILTRATE,
+    modifier=None,
+    color=(58.0, 62.0, 48.0),  # warm red
+    tracking="lesions",
+)
+LUNGS = (
+    Segment(
+        value=RIGHT_LUNG,
+        label="Right lung",
+        category=codes.ANATOMICAL_STRUCTURE,
+        type=codes.LUNG,
+        modifier=codes.RIGHT,
+        color=(72.0, -22.0, -28.0),  # light blue
+        tracking="right lung",
+    ),
+    Segment(
+        value=LEFT_LUNG,
+        label="Left lung",
+        category=codes.ANATOMICAL_STRUCTURE,
+        type=codes.LUNG,
+        modifier=codes.LEFT,
+        color=(80.0, -38.0, 36.0),  # light green
+        tracking="left lung",
+    ),
+)
+
+
+def lesions(
+    volume: Volume, findings: Findings, source: Source, identity: ResultIdentity
+) -> Dataset | None:
+    """The lesion object; None without a lesion voxel, since a segmentation needs at least one frame."""
+    return _encode("lesions", findings.lesions.view(np.uint8), (LESION,), volume, findings.model, source, identity)
+
+
+def lungs(volume: Volume, findings: Findings, source: Source, identity: ResultIdentity) -> Dataset | None:
+    """The lungs object: a segment for every lung that was found, numbered as in `lung_numbers`."""
+    found = tuple(segment for segment in LUNGS if segment.value in lung_numbers(findings))
+    return _encode("lungs", findings.lungs, found, volume, findings.model, source, identity)
+
+
+def lung_numbers(findings: Findings) -> dict[int, int]:
+    """Label of `Findings.lungs` -> Segment Number, which counts from 1 without a gap (PS3.3 C.8.20.2)."""
+    present = [segment.value for segment in LUNGS if bool((findings.lungs == segment.value).any())]
+    return {value: number for number, value in enumerate(present, start=1)}
+
+
+def tracking_uid(identity: ResultIdentity, tracking: str) -> str:
+    """Of a segment, and of the report's group that measures it."""
+    return identity.uid(f"tracking {tracking}")
+
+
+def label_of(laterality: Laterality) -> int:
+    """Label of `Findings.lungs`."""
+    return RIGHT_LUNG if laterality is Laterality.RIGHT else LEFT_LUNG
+
+
+def _encode(
+    kind: ResultKind,
+    labels: npt.NDArray[np.uint8],
+    segments: tuple[Segment, ...],
+    volume: Volume,
+    model: Model,
+    source: Source,
+    identity: ResultIdentity,
+) -> Dataset | None:
+    filled = np.flatnonzero(labels.any(axis=(1, 2)))
+    if not segments or filled.size == 0:
+        return None
+    numbers = np.zeros(256, np.uint8)
+    for number, segment in enumerate(segments, start=1):
+        numbers[segment.value] = number
+    date, time = envelope.moment(source, identity)
+    measures = _measures(source, volume)
+    dataset = Segmentation(
+        source_images=[_stand_in(source, volume, measures[0], index) for index in filled.tolist()],
+        pixel_array=numbers[labels[filled]],
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_describe(n, s, model, identity) for n, s in enumerate(segments, start=1)],
+        series_instance_uid=identity.uid(f"{kind} series"),
+        series_number=envelope.KINDS[kind].series_number,
+        sop_instance_uid=identity.uid(kind),
+        instance_number=1,
+        manufacturer=envelope.MANUFACTURER,
+        manufacturer_model_name=model.name,
+        software_versions=model.version,
+        device_serial_number=identity.ae_title,
+        content_description=envelope.NOT_FOR_DIAGNOSTIC_USE,
+        content_label="LUNGS" if kind == "lungs" else "LESIONS",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        pixel_measures=measures,
+        content_date=date,
+        content_time=time,
+    )
+    _as_in_source(dataset, source, identity, kind)
+    envelope.stamp(dataset, kind, source, identity, model)
+    return dataset
+
+
+def _stand_in(source: Source, volume: Volume, measures: Dataset, index: int) -> Dataset:
+    """A slice as a single-frame header of its own, so that every kind of source is encoded in one way.
+
+    Patient and study are put in at the end by `envelope.stamp`; the instance UID is the slice's index.
+    """
+    slice_ = source.slices[index]
+    header = Dataset()
+    header.SOPClassUID = CT_IMAGE_STORAGE
+    header.SOPInstanceUID = f"2.25.{index + 1}"
+    header.StudyInstanceUID = source.study_instance_uid
+    header.SeriesInstanceUID = source.series_instance_uid
+    header.FrameOfReferenceUID = source.frame_of_reference_uid
+    header.Modality = "CT"
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
+        setattr(header, keyword, "")
+    header.StudyDate = header.StudyTime = None
+    header.Rows, header.Columns = volume.hounsfield.shape[1:]
+    header.ImagePositionPatient = list(slice_.position)
+    header.ImageOrientationPatient = list(source.slices[0].orientation)
+    header.PixelSpacing = measures.PixelSpacing
+    header.SliceThickness = measures.SliceThickness
+    return header
+
+
+def _describe(number: int, segment: Segment, model: Model, identity: ResultIdentity) -> SegmentDescription:
+    item = SegmentDescription(
+        segment_number=number,
+        segment_label=segment.label,
+        segmented_property_category=segment.category,
+        segmented_property_type=segment.type,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name=model.name,
+            version=model.version,
+            family=codes.algorithm_family(model.name),
+            source=envelope.MANUFACTURER,
+        ),
+        tracking_uid=tracking_uid(identity, segment.tracking),
+        tracking_id=segment.label,
+        anatomic_regions=[codes.LUNG] if segment.type is not codes.LUNG else None,
+        display_color=CIELabColor(*segment.color),
+    )
+    item.SegmentDescription = f"{envelope.NOT_FOR_DIAGNOSTIC_USE}. {segment.label} by {model.name} {__version__}"[:64]
+    if segment.modifier is not None:
+        kind = item.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept.from_code(segment.modifier)]
+    return item
+
+
+def _measures(source: Source, volume: Volume) -> PixelMeasuresSequence:
+    first = source.slices[0]
+    spacing_mm = volume.spacing_zyx_mm[0]
+    measures = PixelMeasuresSequence(
+        pixel_spacing=[float(value) for value in first.pixel_spacing],
+        slice_thickness=float(first.thickness or spacing_mm),
+    )
+    measures[0].PixelSpacing = list(first.pixel_spacing)
+    if first.thickness is not None:
+        measures[0].SliceThickness = first.thickness
+    if np.ptp(volume.slice_thicknesses_mm) < 0.01 * spacing_mm:
+        measures[0].SpacingBetweenSlices = round(spacing_mm, 6)
+    return measures
+
+
+def _as_in_source(dataset: Dataset, source: Source, identity: ResultIdentity, kind: ResultKind) -> None:
+    """Put the source's own references and decimal strings in place of the stand-ins'."""
+    organization = identity.uid(f"{kind} dimensions")
+    dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
+    for index in dataset.DimensionIndexSequence:
+        index.DimensionOrganizationUID = organization
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = list(source.slices[0].orientation)
+    frames = dataset.PerFrameFunctionalGroupsSequence
+    if "SegmentIdentificationSequence" in shared:
+        # Of one segment alone it may be shared, but readers look for it in the frames
+        for frame in frames:
+            frame.SegmentIdentificationSequence = deepcopy(shared.SegmentIdentificationSequence)
+        del shared.SegmentIdentificationSequence
+    images = [frame.DerivationImageSequence[0].SourceImageSequence[0] for frame in frames]
+    # Read all before writing any: the frames of several segments at one place share their items
+    indices = [int(image.ReferencedSOPInstanceUID.removeprefix("2.25.")) - 1 for image in images]
+    for frame, image, index in zip(frames, images, indices, strict=True):
+        _refer(image, source.slices[index])
+        frame.PlanePositionSequence[0].ImagePositionPatient = list(source.slices[index].position)
+    dataset.ReferencedSeriesSequence = envelope.referenced_series(source.instances)
+    dataset.SourceImageSequence = envelope.referenced_instances(source.instances)
+
+
+def _refer(item: Dataset, slice_: Slice) -> None:
+    item.ReferencedSOPClassUID = slice_.sop_class_uid
+    item.ReferencedSOPInstanceUID = slice_.sop_instance_uid
+    if slice_.frame_number is not None:
+        item.ReferencedFrameNumber = slice_.frame_number

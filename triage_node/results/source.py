@@ -1,0 +1,228 @@
+"""What results take from the headers of their source: patient, study, and where each slice lies.
+
+The headers are read once. Decimal strings are kept as they were stored, so that a segmentation lies exactly where its
+source lies; what is unusable is left empty where the standard allows it (type 2) instead of being invented.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import pydicom
+from pydicom import config as pydicom_config
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.valuerep import PersonName, format_number_as_ds
+
+from triage_node.attributes import UNREADABLE, opened, quiet
+from triage_node.conformance import CT_IMAGE_STORAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from triage_node.study import Instance, Volume
+
+# Patient and General Study attributes (PS3.3 C.7.1.1, C.7.2.1) that tie a result to its study. The first seven are
+# type 2: present, if need be empty. An identifier is copied as it is: a shortened one would be another patient's.
+TYPE_2 = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
+    "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
+)  # fmt: skip
+OPTIONAL = (
+    "IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod", "StudyDescription",
+    "TimezoneOffsetFromUTC",
+)  # fmt: skip
+
+_VALID = {
+    "DA": re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"),
+    "TM": re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"),
+    "CS": re.compile(r"[A-Z0-9_ ]{1,16}"),
+    "SH": re.compile(r"[+-](0\d|1[0-4])[0-5]\d"),  # Timezone Offset alone; other SH are identifiers
+}
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+_GEOMETRY = (
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "FrameOfReferenceUID",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "Rows", "Columns",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Where one slice comes from and lies, as decimal strings of its header."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame_number: int | None  # 1-based, of a multi-frame object
+    position: tuple[str, ...]  # Image Position (Patient)
+    orientation: tuple[str, ...]  # Image Orientation (Patient)
+    pixel_spacing: tuple[str, ...]  # between rows, between columns
+    thickness: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source:
+    """The source of a result: whose it is and what may be referenced."""
+
+    identity: Dataset  # TYPE_2 and OPTIONAL attributes, Unicode
+    study_instance_uid: str
+    instances: tuple[Instance, ...]  # distinct, in order of the slices
+    slices: tuple[Slice, ...] = ()  # of a volume, in its order
+    frame_of_reference_uid: str | None = None
+
+    @property
+    def series_instance_uid(self) -> str:
+        """Of the first instance: a volume is of one series."""
+        return self.instances[0].series.series_instance_uid
+
+
+def of_volume(volume: Volume) -> Source:
+    """Read the headers of a volume's instances; they have been readable before, so OSError alone is expected."""
+    instances = _distinct(volume.instances)
+    headers = {instance.sop_instance_uid: _read(instance, first=instance is instances[0]) for instance in instances}
+    numbers = volume.frame_numbers or (None,) * len(volume.instances)
+    slices = tuple(
+        _slice(volume, index, headers[instance.sop_instance_uid], number)
+        for index, (instance, number) in enumerate(zip(volume.instances, numbers, strict=True))
+    )
+    first = headers[instances[0].sop_instance_uid]
+    return Source(
+        identity=_identity(first),
+        study_instance_uid=instances[0].series.study_instance_uid,
+        instances=instances,
+        slices=slices,
+        frame_of_reference_uid=_texts(first, "FrameOfReferenceUID")[0],
+    )
+
+
+def of_instances(instances: Iterable[Instance]) -> Source:
+    """Read the patient and study from the first readable of `instances`; from none, the identity stays empty."""
+    distinct = _distinct(instances)
+    if not distinct:
+        raise ValueError("a result needs at least one source instance")
+    identity = _identity(Dataset())
+    for instance in distinct:
+        try:
+            identity = _identity(_read(instance, first=True))
+        except UNREADABLE:
+            continue
+        break
+    return Source(identity=identity, study_instance_uid=distinct[0].series.study_instance_uid, instances=distinct)
+
+
+def _distinct(instances: Iterable[Instance]) -> tuple[Instance, ...]:
+    return tuple({instance.sop_instance_uid: instance for instance in instances}.values())
+
+
+def _read(instance: Instance, *, first: bool) -> Dataset:
+    wanted = [*_GEOMETRY, *(("SpecificCharacterSet", *TYPE_2, *OPTIONAL) if first else ())]
+    with opened(instance) as file, quiet():
+        return pydicom.dcmread(
+            cast("BinaryIO", file), stop_before_pixels=True, specific_tags=cast("list[int | str]", wanted)
+        )
+
+
+def _identity(header: Dataset) -> Dataset:
+    identity = Dataset()
+    for keyword in (*TYPE_2, *OPTIONAL):
+        value = _value(header, keyword)
+        if value or keyword in TYPE_2:
+            _set(identity, keyword, value)
+    if identity.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethod" not in identity:
+        # Type 1C beside YES (PS3.3 table C.7-1): the code sequence that may stand for it is not taken over
+        _set(identity, "DeidentificationMethod", "not stated by the source")
+    return identity
+
+
+def _set(dataset: Dataset, keyword: str, value: object) -> None:
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    dataset.add(DataElement(tag, dictionary_VR(tag), value, validation_mode=pydicom_config.IGNORE))
+
+
+def _value(header: Dataset, keyword: str) -> str | list[str] | PersonName:
+    """The attribute as Unicode; empty where it is absent or no value of its representation."""
+    try:
+        with quiet():
+            element = header[keyword] if keyword in header else None
+            values = [] if element is None or element.is_empty else element.value
+    except UNREADABLE:
+        return ""
+    several = [values] if isinstance(values, str | PersonName) else list(values)
+    texts = [re.sub(r"[\x00-\x1f\x7f\\]", " ", str(value)).strip() for value in several]
+    texts = [text for text in texts if text]
+    if not texts:
+        return ""
+    vr = dictionary_VR(keyword)
+    rule = _VALID.get(vr) if vr != "SH" or keyword == "TimezoneOffsetFromUTC" else None
+    if rule is not None and not rule.fullmatch(texts[0]):
+        return ""
+    if keyword == "PatientSex" and texts[0] not in ("M", "F", "O"):
+        return ""
+    if keyword == "PatientIdentityRemoved" and texts[0] not in ("YES", "NO"):
+        return ""
+    if keyword == "DeidentificationMethod":
+        return [text[:64] for text in texts]
+    if keyword == "StudyDescription":
+        return texts[0][:64]
+    return PersonName(texts[0]) if vr == "PN" else texts[0]
+
+
+def _slice(volume: Volume, index: int, header: Dataset, number: int | None) -> Slice:
+    instance = volume.instances[index]
+    places = [header]
+    if number is not None and instance.sop_class_uid != CT_IMAGE_STORAGE:
+        shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
+        own = header.PerFrameFunctionalGroupsSequence[number - 1]
+        places = [item for group in (own, shared[0]) for item in _macros(group)] + [header]
+    x_mm, y_mm = volume.affine_lps_mm[:3, 0], volume.affine_lps_mm[:3, 1]
+    _, row_mm, column_mm = volume.spacing_zyx_mm
+    return Slice(
+        sop_class_uid=instance.sop_class_uid,
+        sop_instance_uid=instance.sop_instance_uid,
+        frame_number=number,
+        position=_decimals(places, "ImagePositionPatient", volume.slice_positions_mm[index].tolist()),
+        orientation=_decimals(
+            places, "ImageOrientationPatient", [*(x_mm / column_mm).tolist(), *(y_mm / row_mm).tolist()]
+        ),
+        pixel_spacing=_decimals(places, "PixelSpacing", [row_mm, column_mm]),
+        thickness=_thickness(places),
+    )
+
+
+def _macros(group: Dataset) -> list[Dataset]:
+    keywords = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+    return [group[keyword].value[0] for keyword in keywords if group.get(keyword)]
+
+
+def _texts(dataset: Dataset, keyword: str) -> list[str]:
+    """The stored characters of an attribute, value by value, unconverted."""
+    tag = tag_for_keyword(keyword)
+    element = dataset.get_item(tag) if tag is not None and tag in dataset else None
+    if element is None or element.value is None:
+        return []
+    if isinstance(element, RawDataElement):
+        text = cast("bytes", element.value).decode("ascii", "replace")
+        return [part.strip(" \0") for part in text.split("\\")]
+    values = element.value if isinstance(element.value, list | pydicom.multival.MultiValue) else [element.value]
+    return [str(value).strip(" \0") for value in values]
+
+
+def _decimals(places: Sequence[Dataset], keyword: str, otherwise: list[float]) -> tuple[str, ...]:
+    for place in places:
+        texts = _texts(place, keyword)
+        if len(texts) == len(otherwise) and all(_DECIMAL.fullmatch(text) for text in texts):
+            # PS3.5 table 6.2-1: a decimal string has at most 16 characters
+            return tuple(text if len(text) <= 16 else format_number_as_ds(float(text)) for text in texts)
+    return tuple(format_number_as_ds(value) for value in otherwise)
+
+
+def _thickness(places: Sequence[Dataset]) -> str | None:
+    for place in places:
+        texts = _texts(place, "SliceThickness")
+        if len(texts) == 1 and _DECIMAL.fullmatch(texts[0]) and float(texts[0]) > 0:
+            return texts[0] if len(texts[0]) <= 16 else format_number_as_ds(float(texts[0]))
+    return None
