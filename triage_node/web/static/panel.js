@@ -1,0 +1,127 @@
+// The selected study beside the list: its overview large, its numbers, and the reasons for its place.
+
+import { PriorityMark } from "./marks.js";
+import { reasonWords } from "./row.js";
+import {
+  STATES, clock, el, isJudged, ml, mixWords, nameOf, overviewAddress, percent, probabilityWords, studyAddress, studyDate,
+} from "./words.js";
+
+const SETTLED_MS = 150; // while somebody runs through the list with j, volumes are not asked for
+
+export class Panel {
+  constructor(element) {
+    this.element = element;
+    this.shown = "";
+    this.asked = null;
+  }
+
+  show(study) {
+    const shown = study === null ? "" : JSON.stringify({ ...study, waiting_s: 0 });
+    if (shown === this.shown) return;
+    const same = this.uid === study?.study_instance_uid && this.generation === study?.generation;
+    this.shown = shown;
+    this.uid = study?.study_instance_uid;
+    this.generation = study?.generation;
+    if (!same) this.report = null;
+    this.#draw(study);
+    clearTimeout(this.asked);
+    if (study !== null && this.report === null) this.asked = setTimeout(() => this.#ask(study), SETTLED_MS);
+  }
+
+  async #ask(study) {
+    const uid = study.study_instance_uid;
+    try {
+      const answer = await fetch(`/api/study/${encodeURIComponent(uid)}`);
+      if (!answer.ok || uid !== this.uid) return;
+      const report = await answer.json();
+      if (uid !== this.uid) return;
+      this.report = report;
+      this.#draw(study);
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error; // no connection: the banner says so already
+    }
+  }
+
+  #draw(study) {
+    if (study === null) {
+      this.element.replaceChildren();
+      return;
+    }
+    const priority = new PriorityMark();
+    priority.update(study);
+    const address = studyAddress(study.study_instance_uid);
+    // keep the picture that is there: a new element would flicker
+    const picture = this.#picture(study);
+    this.element.replaceChildren(
+      el("div", { class: "panel-head" },
+        el("h2", { class: "dicom" }, nameOf(study)),
+        priority.element,
+      ),
+      el("p", { class: "dicom sub" }, [study.description || "no description", studyDate(study.study_date)].filter(Boolean).join(" · ")),
+      picture,
+      isJudged(study) ? numbers(study, this.report?.measurements ?? null) : "",
+      ...warnings(this.report?.measurements?.warnings ?? []),
+      el("h3", {}, `Place ${study.rank}`, el("small", {}, ` ${study.rank === study.arrival_rank ? "as by arrival" : `by arrival ${study.arrival_rank}`}`)),
+      el("ul", { class: "reasons dicom" }, ...reasonList(study)),
+      el("p", { class: "sub" }, `${STATES[study.state] ?? study.state} · arrived ${clock(study.arrived_at)}`),
+      el("p", {}, el("a", { class: "button", href: address }, "Open the study ", el("kbd", {}, "Enter"))),
+    );
+  }
+
+  #picture(study) {
+    if (!study.has_overview) {
+      const words = study.state === "not_analysed" ? "Not analysed: there is no overview image." : "Not judged yet: no overview image.";
+      return el("p", { class: "no-picture" }, words);
+    }
+    const address = overviewAddress(study.study_instance_uid, study.generation);
+    const old = this.element.querySelector("img.overview");
+    if (old !== null && old.getAttribute("src") === address) return old;
+    return overviewImage(study);
+  }
+}
+
+export function overviewImage(study) {
+  const image = el("img", {
+    class: "overview",
+    alt: `Overview image of study ${nameOf(study)}: frontal projection with lesions in colour`,
+    src: overviewAddress(study.study_instance_uid, study.generation),
+  });
+  image.addEventListener("error", () => {
+    image.replaceWith(el("p", { class: "no-picture" }, "The overview image cannot be shown: it is no longer on the node, or cannot be read."));
+  });
+  return image;
+}
+
+/** The numbers of a judged study; `measured` adds volumes once they have come. */
+export function numbers(study, measured) {
+  const sides = [["right", study.affected_fraction_right], ["left", study.affected_fraction_left]];
+  const cell = (side, key) => el("td", {}, measured?.[side] ? ml(measured[side][key]) : "–");
+  const row = (words, ...cells) => el("tr", {}, el("th", { scope: "row" }, words), ...cells);
+  const [ground, consolidation] = mixWords(study);
+  return el("div", { class: "numbers" },
+    el("table", {},
+      el("thead", {}, el("tr", {}, el("td"), ...sides.map(([side]) => el("th", { scope: "col" }, `${side} lung`)))),
+      el("tbody", {},
+        row("affected", ...sides.map(([, fraction]) => el("td", { class: "large" }, fraction === null ? "not found" : percent(fraction)))),
+        row("lesion", ...sides.map(([side]) => cell(side, "lesion_ml"))),
+        row("lung", ...sides.map(([side]) => cell(side, "volume_ml"))),
+      )),
+    el("dl", {},
+      el("div", {}, el("dt", {}, "CT grade"), el("dd", {}, study.ct_grade)),
+      el("div", {}, el("dt", {}, "CT-SS"), el("dd", {}, `${study.ct_ss} of 5`)),
+      el("div", {}, el("dt", {}, "lesion"), el("dd", {}, [ground, consolidation].filter(Boolean).join(", "))),
+      el("div", {}, el("dt", {}, "P(COVID-19)"), el("dd", { class: study.covid_probability === null ? "none" : null }, probabilityWords(study))),
+      el("div", {}, el("dt", {}, "method"), el("dd", {}, study.method ?? "–")),
+    ));
+}
+
+export function warnings(sentences) {
+  return sentences.length === 0 ? [] : [
+    el("div", { class: "warnings" }, el("h3", {}, "Warnings"), el("ul", {}, ...sentences.map((words) => el("li", {}, words)))),
+  ];
+}
+
+function reasonList(study) {
+  const reasons = isJudged(study) ? study.reasons : [reasonWords(study)];
+  return reasons.map((reason) => el("li", {}, reason));
+}

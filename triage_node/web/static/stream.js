@@ -1,0 +1,75 @@
+// The live connection. It says at every moment whether what is shown is current, and since when it is not.
+
+const SILENCE_MS = 25_000; // the node sends the list at least every 10 s
+const REOPEN_MS = 2_000;
+
+export class Stream extends EventTarget {
+  /** Emits "list" (detail: the snapshot) and "state"; `state` is live, connecting, lost or trouble. */
+  constructor(address) {
+    super();
+    this.address = address;
+    this.state = "connecting";
+    this.words = "";
+    this.updatedAt = null; // Date of the last list
+    this.heardAt = 0;
+    this.offset_ms = 0; // the node's clock minus this workstation's
+    this.source = null;
+    setInterval(() => this.#watch(), 1000);
+    // A browser allows six streams to one address: hidden pages give theirs back, and ask again when they are seen.
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.#close() : this.#open()));
+    addEventListener("pagehide", () => this.#close());
+    addEventListener("pageshow", (event) => event.persisted && this.#open());
+    if (!document.hidden) this.#open();
+  }
+
+  /** Milliseconds since 1970 by the node's clock. */
+  now() {
+    return Date.now() + this.offset_ms;
+  }
+
+  #open() {
+    this.#close();
+    this.heardAt = Date.now();
+    const source = new EventSource(this.address);
+    this.source = source;
+    source.addEventListener("worklist", (event) => {
+      const snapshot = JSON.parse(event.data);
+      this.updatedAt = new Date();
+      this.heardAt = Date.now();
+      this.offset_ms = Date.parse(snapshot.at) - Date.now();
+      this.#become("live", "");
+      this.dispatchEvent(new CustomEvent("list", { detail: snapshot }));
+    });
+    source.addEventListener("trouble", (event) => {
+      this.heardAt = Date.now();
+      this.#become("trouble", JSON.parse(event.data).words);
+    });
+    source.addEventListener("error", () => {
+      this.#become("lost", "");
+      // The browser reopens a broken stream by itself, but not one that was answered with an error.
+      if (source.readyState === EventSource.CLOSED && this.source === source) {
+        setTimeout(() => this.source === source && !document.hidden && this.#open(), REOPEN_MS);
+      }
+    });
+  }
+
+  #close() {
+    this.source?.close();
+    this.source = null;
+    if (this.state === "live") this.#become("connecting", "");
+  }
+
+  #watch() {
+    if (this.source !== null && Date.now() - this.heardAt > SILENCE_MS) {
+      this.#become("lost", "");
+      this.#open();
+    }
+  }
+
+  #become(state, words) {
+    const changed = state !== this.state || words !== this.words;
+    this.state = state;
+    this.words = words;
+    if (changed || state === "live") this.dispatchEvent(new Event("state"));
+  }
+}

@@ -1,0 +1,70 @@
+// The head of every page: whose list this is, how much is on it, and whether it is current.
+
+import { clock, el, write } from "./words.js";
+
+const CONNECTION_WORDS = {
+  live: "live",
+  connecting: "connecting …",
+  lost: "reconnecting …",
+  trouble: "node in trouble",
+};
+// A page that has just become visible again is not called out of date before it had a chance to ask.
+const GRACE_MS = 1_500;
+
+export class Top {
+  constructor(stream) {
+    this.stream = stream;
+    this.name = document.getElementById("node-name");
+    this.counts = document.getElementById("counts");
+    this.connection = document.getElementById("connection");
+    this.banner = document.getElementById("banner");
+    this.lostAt = Date.now();
+    stream.addEventListener("state", () => this.#connection());
+    stream.addEventListener("list", (event) => this.#numbers(event.detail));
+    setInterval(() => this.#connection(), 500);
+  }
+
+  #numbers({ status, studies }) {
+    write(this.name, status.ae_title);
+    this.name.title = `triage-node ${status.version}`;
+    const count = (...states) => studies.filter((study) => states.includes(study.state)).length;
+    const jobs = status.jobs;
+    const undelivered = Object.values(status.deliveries).reduce(
+      (sum, states) => sum + (states.refused ?? 0) + (states["given up"] ?? 0),
+      0,
+    );
+    const entries = [
+      ["waiting", count("waiting"), jobs.running ? `${jobs.running} being analysed now` : ""],
+      ["judged", count("judged"), ""],
+      ["not analysed", count("not_analysed"), ""],
+      ["being read", count("reading"), ""],
+      ["read", count("read"), ""],
+      ["not delivered", undelivered, "results that a destination refused or never took: see the study's page"],
+    ];
+    const shown = entries.filter(([word, number], index) => index < 3 || number > 0);
+    this.counts.replaceChildren(
+      ...shown.map(([word, number, title]) =>
+        el("div", { title: title || null, class: word === "not delivered" ? "bad" : null },
+          el("dd", {}, String(number)), el("dt", {}, word)),
+      ),
+    );
+  }
+
+  #connection() {
+    const { state, words, updatedAt } = this.stream;
+    if (state === "live") this.lostAt = null;
+    else this.lostAt ??= Date.now();
+    this.connection.dataset.state = state;
+    const since = updatedAt === null ? "" : ` · updated ${clock(updatedAt)}`;
+    write(this.connection.querySelector("span"), CONNECTION_WORDS[state] + since);
+    const late = this.lostAt !== null && Date.now() - this.lostAt > GRACE_MS;
+    this.banner.hidden = !late;
+    document.body.classList.toggle("out-of-date", late);
+    if (!late) return;
+    const age = updatedAt === null
+      ? "No list has arrived from the node yet."
+      : `This list may be out of date since ${clock(updatedAt)}.`;
+    const why = state === "trouble" ? `The node says: ${words}.` : "The connection to the node is lost; trying again.";
+    write(this.banner, `${age} ${why}`);
+  }
+}

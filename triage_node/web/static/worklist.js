@@ -1,0 +1,288 @@
+// The list: only the rows on screen exist, each keyed by its study and placed by a transform that moves smoothly.
+
+import { Panel } from "./panel.js";
+import { Row } from "./row.js";
+import { el, nameOf, studyAddress, studyDate, write } from "./words.js";
+
+const SPARE_ROWS = 6; // above and below the screen
+const MOVE_MS = 600; // longer than the transition in page.css
+const HIGHLIGHT_MS = 4_000;
+const SPOKEN_AT_MOST = 3;
+
+export class Worklist {
+  constructor(stream) {
+    this.stream = stream;
+    this.byUid = new Map(); // study instance UID -> study
+    this.order = []; // UIDs as they are shown
+    this.rows = new Map(); // UID -> Row on screen
+    this.selected = decodeURIComponent(location.hash.slice(1)) || null;
+    this.triaged = true;
+    this.filter = "";
+    this.status = null;
+    for (const name of ["worklist", "grid", "scroll", "rows", "empty", "order", "filter", "matches", "announcement"]) {
+      this[`$${name}`] = document.getElementById(name);
+    }
+    this.$rules = document.getElementById("rules-short");
+    this.panel = new Panel(document.getElementById("panel"));
+    this.$worklist.hidden = false;
+    document.body.classList.add("whole-screen");
+    this.$scroll.addEventListener("scroll", () => this.#later(), { passive: true });
+    new ResizeObserver(() => this.#measure()).observe(this.$scroll);
+    this.$rows.addEventListener("click", (event) => this.#clicked(event));
+    this.$rows.addEventListener("dblclick", (event) => this.#clicked(event) && this.open());
+    this.$rows.addEventListener("focusin", (event) => this.#focused(event));
+    this.$order.addEventListener("click", () => this.toggleOrder());
+    this.$filter.addEventListener("input", () => this.#search());
+    stream.addEventListener("list", (event) => this.#arrived(event.detail));
+    setInterval(() => this.#tick(), 1000);
+    this.#measure();
+  }
+
+  // ---- what came from the node
+
+  #arrived({ status, studies }) {
+    const before = this.byUid;
+    this.status = status;
+    this.byUid = new Map(studies.map((study) => [study.study_instance_uid, study]));
+    const first = before.size === 0;
+    const changed = first ? [] : studies.filter((study) => hasChanged(before.get(study.study_instance_uid), study));
+    this.#arrange({ animate: !first });
+    if (this.selected === null || !this.byUid.has(this.selected)) this.select(this.order[0] ?? null, { look: false });
+    else this.panel.show(this.byUid.get(this.selected));
+    for (const study of changed) this.#highlight(study.study_instance_uid);
+    this.#announce(before, changed);
+    write(this.$rules, `${status.strategy} · nobody waits over ${status.max_wait_min} min because of others`);
+    this.#emptiness();
+  }
+
+  #announce(before, changed) {
+    if (changed.length === 0) return;
+    const sentences = changed.slice(0, SPOKEN_AT_MOST).map((study) => {
+      const old = before.get(study.study_instance_uid);
+      const name = `Study ${nameOf(study)}`;
+      if (old === undefined) return `${name} is new, at place ${study.rank}.`;
+      const what = old.state !== study.state ? ` is ${study.state.replace("_", " ")} and` : "";
+      if (old.rank === study.rank) return `${name}${what} stays at place ${study.rank}.`;
+      return `${name}${what} moved from ${old.rank} to ${study.rank}.`;
+    });
+    if (changed.length > SPOKEN_AT_MOST) sentences.push(`${changed.length - SPOKEN_AT_MOST} more studies changed.`);
+    write(this.$announcement, sentences.join(" "));
+  }
+
+  #emptiness() {
+    this.$empty.hidden = this.order.length > 0;
+    this.$grid.hidden = this.order.length === 0;
+    if (this.order.length > 0) return;
+    const { host, port } = this.status.intake;
+    const lines = this.filter
+      ? [el("h2", {}, "No study matches the filter"), el("p", {}, "Press Esc in the filter to see all studies.")]
+      : [
+          el("h2", {}, "No study has arrived yet"),
+          el("p", {}, "Send a chest CT by C-STORE to ", el("code", {}, `${this.status.ae_title}@${host}:${port}`), "."),
+          el("p", {}, "With DCMTK: ", el("code", {}, `storescu -aec ${this.status.ae_title} +sd +r ${host} ${port} FOLDER`)),
+          el("p", {}, "It will appear here by itself, and move to its place when it is judged."),
+        ];
+    this.$empty.replaceChildren(...lines);
+  }
+
+  // ---- order, filter, selection
+
+  #arrange({ animate }) {
+    const key = this.triaged ? "rank" : "arrival_rank";
+    this.order = [...this.byUid.values()]
+      .filter((study) => matches(study, this.filter))
+      .sort((a, b) => a[key] - b[key])
+      .map((study) => study.study_instance_uid);
+    this.$grid.setAttribute("aria-rowcount", String(this.order.length + 1));
+    write(this.$matches, this.filter ? `${this.order.length} of ${this.byUid.size}` : "");
+    this.#draw({ animate });
+  }
+
+  toggleOrder() {
+    this.triaged = !this.triaged;
+    write(this.$order, this.triaged ? "Triaged order" : "Order of arrival");
+    this.$order.classList.toggle("other", !this.triaged);
+    write(this.$announcement, this.triaged ? "Triaged order." : "Order of arrival.");
+    this.#arrange({ animate: true });
+    this.#reveal();
+  }
+
+  #search() {
+    this.filter = this.$filter.value.trim().toLowerCase();
+    this.#arrange({ animate: false });
+    if (this.status) this.#emptiness();
+  }
+
+  focusFilter() {
+    this.$filter.focus();
+    this.$filter.select();
+  }
+
+  clearFilter() {
+    this.$filter.value = "";
+    this.#search();
+    this.select(this.selected, { focus: true });
+  }
+
+  select(uid, { focus = false, look = true } = {}) {
+    const old = this.rows.get(this.selected);
+    this.selected = uid;
+    if (old) this.#mark(old);
+    if (look) history.replaceState(null, "", uid ? `#${encodeURIComponent(uid)}` : location.pathname);
+    if (look) this.#reveal();
+    const row = this.rows.get(uid);
+    if (row) {
+      this.#mark(row);
+      if (focus) row.element.focus({ preventScroll: true });
+    }
+    this.panel.show(uid === null ? null : this.byUid.get(uid) ?? null);
+  }
+
+  /** Move the selection by `step` rows, or to an end with an infinite one. */
+  move(step) {
+    if (this.order.length === 0) return;
+    const at = this.order.indexOf(this.selected);
+    const next = at < 0 ? 0 : Math.max(0, Math.min(this.order.length - 1, at + step));
+    this.select(this.order[next], { focus: true });
+  }
+
+  get screenful() {
+    return Math.max(1, Math.floor(this.height / this.rowHeight) - 1);
+  }
+
+  open() {
+    if (this.selected !== null) location.assign(studyAddress(this.selected));
+  }
+
+  #clicked(event) {
+    const element = event.target.closest(".row");
+    if (!element) return false;
+    this.select(element.dataset.uid, { focus: true });
+    return true;
+  }
+
+  #focused(event) {
+    const uid = event.target.closest(".row")?.dataset.uid;
+    if (uid && uid !== this.selected) this.select(uid);
+  }
+
+  // ---- drawing
+
+  #measure() {
+    this.height = this.$scroll.clientHeight;
+    this.rowHeight = parseFloat(getComputedStyle(this.$grid).getPropertyValue("--row-height")) || 84;
+    this.#draw({ animate: false });
+  }
+
+  #later() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.#draw({ animate: false });
+    });
+  }
+
+  /** Scroll the selected row into view. */
+  #reveal() {
+    const index = this.order.indexOf(this.selected);
+    if (index < 0) return;
+    const top = index * this.rowHeight;
+    const { scrollTop } = this.$scroll;
+    if (top < scrollTop) this.$scroll.scrollTop = top;
+    else if (top + this.rowHeight > scrollTop + this.height) this.$scroll.scrollTop = top + this.rowHeight - this.height;
+    this.#draw({ animate: false });
+  }
+
+  #draw({ animate }) {
+    this.$rows.style.height = `${this.order.length * this.rowHeight}px`;
+    const first = Math.max(0, Math.floor(this.$scroll.scrollTop / this.rowHeight) - SPARE_ROWS);
+    const last = Math.min(this.order.length - 1, first + Math.ceil(this.height / this.rowHeight) + 2 * SPARE_ROWS);
+    const wanted = new Map();
+    for (let index = first; index <= last; index += 1) wanted.set(this.order[index], index);
+    // the selected row keeps the keyboard's focus, and a row that leaves the screen is seen leaving
+    const indexes = new Map(this.order.map((uid, index) => [uid, index]));
+    for (const [uid, row] of this.rows) {
+      if (wanted.has(uid)) continue;
+      const index = indexes.get(uid);
+      const kept = index !== undefined && (uid === this.selected || row.moving || (animate && row.index !== index));
+      if (kept) wanted.set(uid, index);
+      else this.#remove(row);
+    }
+    for (const [uid, index] of wanted) this.#place(uid, index, animate);
+  }
+
+  #place(uid, index, animate) {
+    const study = this.byUid.get(uid);
+    let row = this.rows.get(uid);
+    if (row === undefined) {
+      row = new Row(uid);
+      this.rows.set(uid, row);
+      this.#put(row, index);
+      this.$rows.append(row.element);
+    } else if (row.index !== index) {
+      row.element.classList.toggle("still", !animate);
+      if (animate) this.#keepWhileMoving(row);
+      this.#put(row, index);
+    }
+    row.element.setAttribute("aria-rowindex", String(index + 2));
+    row.update(study, this.triaged ? study.rank : study.arrival_rank, this.#otherOrder(study));
+    row.tick(this.stream.now(), this.status.max_wait_min);
+    this.#mark(row);
+  }
+
+  #otherOrder(study) {
+    return !this.triaged && study.rank !== study.arrival_rank ? `triaged: place ${study.rank} · ` : "";
+  }
+
+  #put(row, index) {
+    row.index = index;
+    row.element.style.transform = `translateY(${index * this.rowHeight}px)`;
+  }
+
+  #keepWhileMoving(row) {
+    clearTimeout(row.moving);
+    row.moving = setTimeout(() => {
+      row.moving = null;
+      this.#later();
+    }, MOVE_MS);
+  }
+
+  #remove(row) {
+    clearTimeout(row.moving);
+    this.rows.delete(row.uid);
+    row.element.remove();
+  }
+
+  #mark(row) {
+    const selected = row.uid === this.selected;
+    row.element.setAttribute("aria-selected", String(selected));
+    row.element.tabIndex = selected ? 0 : -1;
+  }
+
+  #highlight(uid) {
+    const row = this.rows.get(uid);
+    if (row === undefined) return;
+    row.element.classList.add("moved");
+    clearTimeout(row.highlight);
+    row.highlight = setTimeout(() => row.element.classList.remove("moved"), HIGHLIGHT_MS);
+  }
+
+  #tick() {
+    if (this.status === null || document.hidden) return;
+    for (const row of this.rows.values()) row.tick(this.stream.now(), this.status.max_wait_min);
+  }
+}
+
+/** A study that is new or was judged anew, or moved by more than the one place that another's passing makes. */
+function hasChanged(old, study) {
+  if (old === undefined) return true;
+  return old.state !== study.state || old.generation !== study.generation || Math.abs(old.rank - study.rank) > 1;
+}
+
+function matches(study, filter) {
+  if (filter === "") return true;
+  const text = [
+    study.accession_number, study.description, study.study_date, studyDate(study.study_date), study.study_instance_uid,
+    study.reading_priority, study.state.replace("_", " "), study.ct_grade ?? "", ...study.reasons,
+  ].join("\n").toLowerCase();
+  return filter.split(/\s+/).every((word) => text.includes(word));
+}
