@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,6 +46,7 @@ class Archive:
         self.incoming_dir = state_dir / "incoming"
         self.quarantine_dir = state_dir / "quarantine"
         self.results_dir = state_dir / "results"
+        self._folders = threading.Lock()
 
     def prepare(self) -> None:
         """Make the folders and sweep what an earlier process left half-written."""
@@ -81,6 +83,7 @@ class Archive:
 
     def _place(self, parts: tuple[bytes | memoryview, ...], place: Path, *, replace: bool = False) -> KeptFile:
         part = self.incoming_dir / f"{uuid.uuid4().hex}.part"
+        already_there = False
         try:
             try:
                 with part.open("xb") as file:
@@ -95,22 +98,23 @@ class Archive:
                     try:
                         os.link(part, place)
                     except FileExistsError:
-                        return KeptFile(path=place, already_there=True)
-                _sync_folder(place.parent)
+                        already_there = True
+                _sync_folder(place.parent)  # also for a file of another thread that has not come as far yet
             finally:
                 part.unlink(missing_ok=True)
         except OSError as error:
             raise OutOfResources(f"the archive cannot take the object: {error.strerror}") from error
-        return KeptFile(path=place, already_there=False)
+        return KeptFile(path=place, already_there=already_there)
 
     def _make_folders(self, folder: Path) -> None:
-        missing = []
-        while not folder.exists():
-            missing.append(folder)
-            folder = folder.parent
-        for new in reversed(missing):
-            new.mkdir(exist_ok=True)
-            _sync_folder(new.parent)
+        with self._folders:  # who finds a folder must not go on before its maker has synced it
+            missing = []
+            while not folder.exists():
+                missing.append(folder)
+                folder = folder.parent
+            for new in reversed(missing):
+                new.mkdir(exist_ok=True)
+                _sync_folder(new.parent)
 
     def instance_files(self) -> Iterator[Path]:
         """Every instance file in its place."""
@@ -156,5 +160,3 @@ def _sync_folder(folder: Path) -> None:
 
 def _sorted_folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-
-

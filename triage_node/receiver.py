@@ -1,15 +1,14 @@
 """DICOM intake: Verification and Storage SCP (PS3.4 annexes A and B).
 
 A C-STORE request is answered 0x0000 only when the instance is written, synced, in its place and journalled. Nothing
-is decoded and nothing else runs in this process. What a peer may claim is bounded before memory is given to it.
+is decoded and nothing else runs in this process. What a peer may make it hold is bounded in `transport`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
-import socket
 import socketserver
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -20,14 +19,13 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode_file_meta
+from pynetdicom.pdu_primitives import A_RELEASE
 from pynetdicom.presentation import AllStoragePresentationContexts
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from triage_node import conformance, filing, logbook
-from triage_node.archive import Archive, digest_from, digest_of_file
+from triage_node import conformance, custody, filing, logbook, transport
+from triage_node.archive import Archive
 from triage_node.errors import (
     CannotUnderstand,
-    ConflictingInstance,
     DataSetMismatch,
     OutOfResources,
     StorageRefused,
@@ -45,62 +43,19 @@ SUCCESS = 0x0000
 REJECT_TRANSIENT_LIMIT = (0x02, 0x03, 0x02)  # PS3.8 table 9-21: local limit exceeded, the peer may try again
 REJECT_CALLING_AE = (0x01, 0x01, 0x03)  # calling AE title not recognised
 STOP_GRACE_S = 4.0
-READ_BYTES = 65_536
-# An A-ASSOCIATE-RQ with 128 contexts of 45 transfer syntaxes each stays under this.
-MAXIMUM_CONTROL_PDU_BYTES = 1_048_576
+ABORT_GRACE_S = 2.0
 WRITABLE_CHECK_S = 1.0
-SPARE_CONNECTIONS = 32  # TCP connections above the association limit, for health checks and for polite rejections
-
-
-class _BoundedSocket(AssociationSocket):
-    """Reads in larger pieces, and never more than a PDU may be long (PS3.8 section 9.3.1)."""
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        limit = max(MAXIMUM_CONTROL_PDU_BYTES, (self.assoc.acceptor.maximum_length or 0) + 6)
-        if nr_bytes > limit:
-            # pynetdicom treats this as a lost connection and frees the association
-            raise OSError(f"the peer announces a PDU of {nr_bytes} bytes; at most {limit} were agreed")
-        data = bytearray()
-        while len(data) < nr_bytes:
-            assert self.socket is not None
-            piece = self.socket.recv(min(READ_BYTES, nr_bytes - len(data)))
-            if not piece:
-                break
-            data += piece
-        return data
-
-
-class _Handler(RequestHandler):
-    def _create_association(self) -> Association:
-        assert isinstance(self.request, socket.socket)
-        # Without this a sender that waits for each answer loses 40 ms an image to delayed acknowledgements.
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        association = super()._create_association()
-        assert association.dul.socket is not None
-        # The library makes the socket itself and offers no other place to say of which class.
-        association.dul.socket.__class__ = _BoundedSocket
-        return association
-
-
-class _Server(ThreadedAssociationServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["request_handler"] = _Handler
-        super().__init__(*args, **kwargs)
-
-    def verify_request(self, request: object, client_address: object) -> bool:
-        """Refuse a flood of connections before each costs a thread."""
-        return len(self.active_associations) < self.ae.maximum_associations + SPARE_CONNECTIONS
+PROBE = bytes(4096)  # nothing at all can still be written to a full disk
 
 
 @dataclass(slots=True)
 class _Sender:
     """What one association has brought so far."""
 
-    association_id: int
+    peer_ae: str
+    address: str
     opened_at: float
+    association_id: int | None = None  # None while the journal takes nothing
     counts: Counter[str] = field(default_factory=Counter)
     study_uids: set[str] = field(default_factory=set)
 
@@ -115,23 +70,26 @@ class Receiver:
         self.archive = Archive(settings.state_dir)
         self._ring = ring
         self._log = logbook.get()
+        self._lock = threading.Lock()
+        self._admitted: set[Association] = set()
         self._senders: dict[Association, _Sender] = {}
+        self._unclosed: list[tuple[int, str, float]] = []
+        self._recovered = False
         self._room_checked_at = float("-inf")
         self._room_problem: str | None = None
-        self._server: _Server | None = None
+        self._server: transport.Server | None = None
 
     def start(self) -> tuple[str, int]:
         """Adopt what an earlier receiver left, then listen; returns the address. Raises OSError if it is in use."""
-        self.archive.prepare()
-        cut_off = intake.cut_off_associations(self.journal, time.time())
-        adopted = adopt(self.journal, self.archive)
-        if cut_off or adopted:
-            self._log.warning("recovered", associations_cut_off=cut_off, instances_adopted=adopted)
+        problem = self._room()
+        if problem:
+            self._log.error("associations are rejected", why=problem)
         section = self.settings.intake
         _config.LOG_HANDLER_LEVEL = "none"  # its handlers cost time and print identifiers
         ae = AE(ae_title=self.settings.node.ae_title)
         ae.require_called_aet = True
-        ae.maximum_associations = section.maximum_associations
+        connections = section.maximum_associations + transport.SPARE_CONNECTIONS
+        ae.maximum_associations = connections + 1  # pynetdicom counts bare connections; `_on_requested` does not
         ae.maximum_pdu_size = section.maximum_pdu_bytes
         ae.network_timeout = section.network_timeout_s
         for sop_class_uid, syntaxes in accepted_contexts(section):
@@ -139,15 +97,21 @@ class Receiver:
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ACCEPTED, self._on_accepted),
-            (evt.EVT_RELEASED, self._on_released),
-            (evt.EVT_ABORTED, self._on_aborted),
-            (evt.EVT_CONN_CLOSE, self._on_aborted),
             (evt.EVT_REJECTED, self._on_rejected),
+            (evt.EVT_ACSE_SENT, self._on_acse_sent),
+            (evt.EVT_CONN_CLOSE, self._on_connection_closed),
             (evt.EVT_C_ECHO, self._on_echo),
             (evt.EVT_C_STORE, self._on_store),
         ]
-        server = ae.make_server((section.host, section.port), evt_handlers=handlers, server_class=_Server)
-        assert isinstance(server, _Server)
+        server = ae.make_server(
+            (section.host, section.port),
+            evt_handlers=handlers,
+            server_class=transport.Server,
+            maximum_connections=connections,
+            maximum_instance_bytes=section.maximum_instance_bytes,
+            on_ended=self._on_ended,
+        )
+        assert isinstance(server, transport.Server)
         self._server = server
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
         host, port = server.server_address[:2]
@@ -161,11 +125,23 @@ class Receiver:
         deadline = time.monotonic() + STOP_GRACE_S
         while self._senders and time.monotonic() < deadline:
             time.sleep(0.05)
-        for association in self._server.active_associations:
-            association.abort()
+        for association in self._server.active_associations:  # each abort blocks for a while
+            threading.Thread(target=association.abort, daemon=True).start()
+        deadline = time.monotonic() + ABORT_GRACE_S
+        while self._server.active_associations and time.monotonic() < deadline:
+            time.sleep(0.05)
         self._server.server_close()
         for association in list(self._senders):
             self._close(association, "aborted")
+
+    def _recover(self) -> None:
+        """Put in order what an earlier receiver left. Raises OSError or sqlite3.Error when nothing can be written."""
+        self.archive.prepare()
+        cut_off = intake.cut_off_associations(self.journal, time.time())
+        adopted = custody.adopt(self.journal, self.archive)
+        if cut_off or adopted:
+            self._log.warning("recovered", associations_cut_off=cut_off, instances_adopted=adopted)
+        self._recovered = True
 
     # ------------------------------------------------------------------ association
 
@@ -178,62 +154,104 @@ class Receiver:
             event.assoc.acse.send_reject(*REJECT_CALLING_AE)
             event.assoc.kill()
             return
-        problem = self._room()
+        problem = self._room() or self._admit(event.assoc)
         if problem:
             self._log.error("association rejected", peer=calling, address=address, why=problem)
             event.assoc.acse.send_reject(*REJECT_TRANSIENT_LIMIT)
             event.assoc.kill()
 
+    def _admit(self, association: Association) -> str | None:
+        limit = self.settings.intake.maximum_associations
+        with self._lock:
+            if len(self._admitted) >= limit:
+                return f"{limit} associations are open already (intake.maximum_associations)"
+            self._admitted.add(association)
+        return None
+
     def _on_rejected(self, event: evt.Event) -> None:
         requestor = event.assoc.requestor
         called = "" if requestor.primitive is None else str(requestor.primitive.called_ae_title).strip()
-        why = (
-            f"called AE title {called!r}, but this is {self.settings.node.ae_title!r}"
-            if called != self.settings.node.ae_title
-            else f"{self.settings.intake.maximum_associations} associations are open already"
-        )
+        why = f"called AE title {called!r}, but this is {self.settings.node.ae_title!r}"
         self._log.warning("association rejected", peer=requestor.ae_title, address=requestor.address, why=why)
 
     def _room(self) -> str | None:
         """Why nothing can be kept at the moment, or None; looked at once a second."""
-        now = time.monotonic()
-        if now - self._room_checked_at >= WRITABLE_CHECK_S:
-            self._room_checked_at = now
-            self._room_problem = self._look_for_room()
-        return self._room_problem
+        with self._lock:
+            now = time.monotonic()
+            if now - self._room_checked_at >= WRITABLE_CHECK_S:
+                self._room_problem = self._look_for_room()
+                self._room_checked_at = now
+            return self._room_problem
 
     def _look_for_room(self) -> str | None:
         probe = self.archive.incoming_dir / "probe.part"
         try:
-            probe.write_bytes(b"")
-            probe.unlink()
+            if not self._recovered:
+                self._recover()
+            try:
+                probe.write_bytes(PROBE)
+            finally:
+                probe.unlink(missing_ok=True)
             free = self.archive.free_bytes()
         except OSError as error:
             return f"the state directory cannot be written: {error.strerror}"
+        except sqlite3.Error as error:
+            return f"the journal cannot be written: {error}"
         if free < self.settings.intake.minimum_free_bytes:
             return f"{free} bytes free, intake.minimum_free_bytes is {self.settings.intake.minimum_free_bytes}"
         return None
 
     def _on_accepted(self, event: evt.Event) -> None:
         requestor = event.assoc.requestor
-        now = time.time()
-        number = intake.open_association(self.journal, requestor.ae_title, requestor.address, now)
-        self._senders[event.assoc] = _Sender(association_id=number, opened_at=now)
+        sender = _Sender(peer_ae=requestor.ae_title, address=requestor.address, opened_at=time.time())
+        self._senders[event.assoc] = sender
+        try:
+            self._close_what_is_left()
+            self._number_of(sender)
+        except sqlite3.Error as error:  # the first C-STORE tries again
+            self._log.error("association not journalled", peer=sender.peer_ae, why=str(error))
 
-    def _on_released(self, event: evt.Event) -> None:
-        self._close(event.assoc, "released")
+    def _number_of(self, sender: _Sender) -> int:
+        if sender.association_id is None:
+            sender.association_id = intake.open_association(
+                self.journal, sender.peer_ae, sender.address, sender.opened_at
+            )
+        return sender.association_id
 
-    def _on_aborted(self, event: evt.Event) -> None:
-        self._close(event.assoc, "aborted")
+    def _on_acse_sent(self, event: evt.Event) -> None:
+        # Before the answer to a release is sent: once the peer has it, the journal has it too.
+        if isinstance(getattr(event, "primitive", None), A_RELEASE):
+            self._close(event.assoc, "released")
+
+    def _on_connection_closed(self, event: evt.Event) -> None:
+        # A thread that still waits for an association request learns that there will be none: without this a
+        # health check that only connects would hold it for the whole ACSE timeout.
+        if event.assoc.requestor.primitive is None:
+            event.assoc.dul.to_user_queue.put(None)
+
+    def _on_ended(self, association: Association) -> None:
+        self._close(association, "aborted")
 
     def _close(self, association: Association, ending: str) -> None:
+        """Note the end of an association, once."""
+        with self._lock:
+            self._admitted.discard(association)
         sender = self._senders.pop(association, None)
         if sender is None:
             return
         now = time.time()
-        intake.close_association(self.journal, sender.association_id, ending, now)
-        peer = {"peer": association.requestor.ae_title, "address": association.requestor.address}
-        line = {**peer, **sender.counts, "seconds": round(now - sender.opened_at, 2)}
+        if sender.association_id is not None:
+            self._unclosed.append((sender.association_id, ending, now))
+            try:
+                self._close_what_is_left()
+            except sqlite3.Error as error:  # the next association tries again
+                self._log.error("end of association not journalled", peer=sender.peer_ae, why=str(error))
+        line = {
+            "peer": sender.peer_ae,
+            "address": sender.address,
+            **sender.counts,
+            "seconds": round(now - sender.opened_at, 2),
+        }
         write = self._log.info if ending == "released" else self._log.warning
         for study in sorted(sender.study_uids):
             write(f"association {ending}", study=study, **line)
@@ -241,9 +259,15 @@ class Receiver:
             write(f"association {ending}", **line)
         self._ring()
 
+    def _close_what_is_left(self) -> None:
+        for one in list(self._unclosed):
+            intake.close_association(self.journal, *one)
+            if one in self._unclosed:  # another thread may have been as fast: closing twice changes nothing
+                self._unclosed.remove(one)
+
     # ------------------------------------------------------------------ services
 
-    def _on_echo(self, event: evt.Event) -> int:
+    def _on_echo(self, _: evt.Event) -> int:
         return SUCCESS
 
     def _on_store(self, event: evt.Event) -> Dataset:
@@ -260,24 +284,34 @@ class Receiver:
             answer.Status = refusal.status
             answer.ErrorComment = str(refusal)[:64]  # (0000,0902) LO
             self._log.warning(
-                "instance refused", status=f"0x{refusal.status:04X}", why=str(refusal), peer=event.assoc.requestor.ae_title
+                "instance refused",
+                status=f"0x{refusal.status:04X}",
+                why=str(refusal),
+                peer=event.assoc.requestor.ae_title,
             )
-        except Exception:  # the border of the SCP: the association and the receiver live on
+        except Exception:  # noqa: BLE001  # the border of the SCP: the association and the receiver live on
             outcome = "refused"
             answer.Status = OutOfResources.status
             self._log.exception("instance refused", status=f"0x{OutOfResources.status:04X}")
+        if answer.Status == OutOfResources.status:
+            self._room_checked_at = float("-inf")
         if sender:
             sender.counts[outcome] += 1
+        assert self._server is not None
+        self._server.memory.free(event.assoc)
         return answer
 
     def _store(self, event: evt.Event, sender: _Sender | None) -> tuple[str, str]:
         """Keep the instance of a request; returns the outcome and its Study Instance UID."""
         request = event.request
         assert isinstance(request, C_STORE)
+        limit = self.settings.intake.maximum_instance_bytes
+        if isinstance(request.DataSet, transport.Overflow):
+            raise OutOfResources(f"the data set is over intake.maximum_instance_bytes ({limit}), or memory is short")
         if request.DataSet is None:
             raise CannotUnderstand("the request carries no data set")
         data = request.DataSet.getbuffer()
-        if len(data) > self.settings.intake.maximum_instance_bytes:
+        if len(data) > limit:
             raise OutOfResources(f"the data set has {len(data)} bytes, over intake.maximum_instance_bytes")
         syntax = str(event.context.transfer_syntax)
         header = filing.read_header(data, syntax)
@@ -285,37 +319,15 @@ class Receiver:
             raise DataSetMismatch("SOP Instance UID differs between request and data set")
         if header.sop_class_uid != str(request.AffectedSOPClassUID):
             raise DataSetMismatch("SOP Class UID differs between request and data set")
-        digest = hashlib.sha256(data).hexdigest()
-        prefix = b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta)
-        parts = (prefix, data)
-        known = intake.digest_kept(self.journal, header.sop_instance_uid)
-        if known is None:
-            file = self.archive.keep(header, parts)
-            if file.already_there:  # a receiver died between file and journal, or another association is as far
-                known = digest_of_file(file.path)
-            if known in (None, digest):
-                kept = intake.Kept(
-                    header=header,
-                    transfer_syntax_uid=syntax,
-                    path=self.archive.relative(file.path),
-                    digest=digest,
-                    size_bytes=len(prefix) + len(data),
-                )
-                association_id = sender.association_id if sender else None
-                if intake.add_instance(self.journal, kept, association_id=association_id, now=time.time()):
-                    return "kept", header.study_instance_uid
-                known = intake.digest_kept(self.journal, header.sop_instance_uid)
-        if known != digest:
-            place = self.archive.quarantine(header, digest, parts)
-            with self.journal.writing() as database:
-                self.journal.note(
-                    database,
-                    "conflicting instance quarantined",
-                    study=header.study_instance_uid,
-                    file=self.archive.relative(place),
-                )
-            raise ConflictingInstance("another object is kept under this SOP Instance UID")
-        return "known already", header.study_instance_uid
+        if header.sop_class_uid != str(event.context.abstract_syntax):
+            raise DataSetMismatch("SOP Class UID is not that of the presentation context")
+        parts = (b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta), data)
+        try:
+            association_id = self._number_of(sender) if sender else None
+            new = custody.keep(self.journal, self.archive, header, syntax, parts, association_id=association_id)
+        except sqlite3.Error as error:
+            raise OutOfResources(f"the journal cannot take the instance: {error}") from error
+        return "kept" if new else "known already", header.study_instance_uid
 
 
 def accepted_contexts(section: IntakeSection) -> list[tuple[str, tuple[str, ...]]]:
@@ -348,30 +360,6 @@ def may_send(section: IntakeSection, calling_ae_title: str, address: str) -> boo
     )
 
 
-def adopt(journal: Journal, archive: Archive) -> int:
-    """File what the archive holds and the journal lacks; returns how many instances."""
-    known = {row["path"] for row in journal.rows("select path from instances")}
-    adopted = 0
-    for path in archive.instance_files():
-        relative = archive.relative(path)
-        if relative in known:
-            continue
-        try:
-            header, syntax, offset = filing.read_file(path)
-        except CannotUnderstand as error:
-            logbook.get().error("file in the archive cannot be read", file=relative, why=str(error))
-            continue
-        kept = intake.Kept(
-            header=header,
-            transfer_syntax_uid=syntax,
-            path=relative,
-            digest=digest_from(path, offset),
-            size_bytes=path.stat().st_size,
-        )
-        adopted += intake.add_instance(journal, kept, association_id=None, now=path.stat().st_mtime)
-    return adopted
-
-
 def run(settings: Settings, *, ring: Callable[[], None], stop: threading.Event) -> int:
     """The receiver process: listen until `stop`; returns the exit status."""
     log = logbook.get()
@@ -381,7 +369,8 @@ def run(settings: Settings, *, ring: Callable[[], None], stop: threading.Event) 
         receiver.start()
     except OSError as error:
         section = settings.intake
-        log.error("cannot listen", host=section.host, port=section.port, why=error.strerror or str(error))
+        why = error.strerror or str(error)
+        log.error("cannot listen", host=section.host, port=section.port, why=why)  # noqa: TRY400  # says it all
         return 3
     stop.wait()
     receiver.stop()

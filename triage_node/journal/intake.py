@@ -60,10 +60,18 @@ def cut_off_associations(journal: Journal, now: float) -> int:
         return cursor.rowcount
 
 
-def digest_kept(journal: Journal, sop_instance_uid: str) -> str | None:
-    """Digest of the instance that is kept under this UID, or None."""
-    row = journal.row("select digest from instances where sop_instance_uid = ?", sop_instance_uid)
-    return None if row is None else str(row["digest"])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptBefore:
+    """What the journal knows of an instance by its UID."""
+
+    digest: str
+    path: str  # relative to the state directory
+
+
+def kept_before(journal: Journal, sop_instance_uid: str) -> KeptBefore | None:
+    """The instance that is kept under this UID, or None."""
+    row = journal.row("select digest, path from instances where sop_instance_uid = ?", sop_instance_uid)
+    return None if row is None else KeptBefore(digest=str(row["digest"]), path=str(row["path"]))
 
 
 def add_instance(journal: Journal, kept: Kept, *, association_id: int | None, now: float) -> bool:
