@@ -22,8 +22,9 @@ from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.pdu_primitives import A_RELEASE
 from pynetdicom.presentation import AllStoragePresentationContexts
 
-from triage_node import conformance, custody, filing, logbook, transport
+from triage_node import conformance, filing, logbook, transport
 from triage_node.archive import Archive
+from triage_node.custody import Custody
 from triage_node.errors import (
     CannotUnderstand,
     DataSetMismatch,
@@ -68,6 +69,7 @@ class Receiver:
         self.settings = settings
         self.journal = journal
         self.archive = Archive(settings.state_dir)
+        self._custody = Custody(journal, self.archive)
         self._ring = ring
         self._log = logbook.get()
         self._lock = threading.Lock()
@@ -138,7 +140,7 @@ class Receiver:
         """Put in order what an earlier receiver left. Raises OSError or sqlite3.Error when nothing can be written."""
         self.archive.prepare()
         cut_off = intake.cut_off_associations(self.journal, time.time())
-        adopted = custody.adopt(self.journal, self.archive)
+        adopted = self._custody.adopt()
         if cut_off or adopted:
             self._log.warning("recovered", associations_cut_off=cut_off, instances_adopted=adopted)
         self._recovered = True
@@ -324,7 +326,7 @@ class Receiver:
         parts = (b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta), data)
         try:
             association_id = self._number_of(sender) if sender else None
-            new = custody.keep(self.journal, self.archive, header, syntax, parts, association_id=association_id)
+            new = self._custody.keep(header, syntax, parts, association_id=association_id)
         except sqlite3.Error as error:
             raise OutOfResources(f"the journal cannot take the instance: {error}") from error
         return "kept" if new else "known already", header.study_instance_uid
