@@ -28,6 +28,8 @@ V_MIN_SHARE = 0.001  # of the lungs' volume
 
 # What 4 voxels are in millimetres. The paper blurs on a grid whose slices are 0.3 to 8 mm apart: 4 voxels along z
 # would mean 1 mm in one series and 32 mm in the next, so the same length is used in every direction.
+# Mean lesion Dice on the seven volumes of medseg_9 with lesions: 0.52 so and 0.53 within the slice alone, 0.34 with
+# 4 voxels along z; within the slice alone healthy vessels become lesions, in three directions they do not.
 SIGMA_MM = SIGMA_VOXELS * grid.SPACING_MM
 
 
@@ -67,7 +69,8 @@ def lesions_on_grid(found: Lungs) -> Mask:
     """[z, y, x] lesions on the reduced grid: threshold, blur, threshold, without small components.
 
     The blur is that of the mask alone, as in the paper: what lies outside the lungs counts as not dense, so that the
-    blurred rim of the lungs themselves does not become a lesion.
+    blurred rim of the lungs themselves does not become a lesion. (Normalised at the border the mean Dice on
+    medseg_9 is 0.53 instead of 0.52, but a normal chest at hand gets an affected fraction of 1 % instead of 0.)
     """
     reduced = found.reduced
     inside = found.reduced_map > 0
