@@ -7,12 +7,14 @@ problems are reported at once, each with the key's path, what was found and what
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from triage_node import misconfiguration
 from triage_node.errors import ConfigurationError
 
 ResultChoice = Literal["lesions", "lungs", "report", "overview"]
@@ -21,28 +23,60 @@ ResultChoice = Literal["lesions", "lungs", "report", "overview"]
 def _ae_title(value: str) -> str:
     # PS3.5 table 6.2-1, AE: 16 bytes of the default repertoire, no backslash, not only spaces
     if not 1 <= len(value) <= 16 or not value.isascii() or not value.isprintable() or "\\" in value:
-        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+        raise ValueError("1 to 16 printable ASCII characters and no backslash")
     if value != value.strip():
-        raise ValueError("leading and trailing spaces are not significant in an AE title: leave them out")
+        raise ValueError("no leading and trailing spaces: they are not significant in an AE title")
     return value
 
 
 def _network(value: str) -> str:
     if value != "*":
-        ipaddress.ip_network(value, strict=False)
+        try:
+            ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            raise ValueError(
+                'an address ("10.0.0.5"), a network ("10.0.0.0/8") or "*"; host names are not looked up'
+            ) from None
     return value
 
 
-def _is_address(text: str) -> bool:
+def _host(value: str) -> str:
+    if not value or not value.isascii() or any(sign.isspace() or not sign.isprintable() for sign in value):
+        raise ValueError("a host name or an address, without spaces")
+    return value
+
+
+def _loopback_host(value: str) -> str:
     try:
-        ipaddress.ip_address(text)
+        loopback = value == "localhost" or ipaddress.ip_address(value).is_loopback
     except ValueError:
-        return False
-    return True
+        loopback = False
+    if not loopback:
+        raise ValueError('a loopback address such as "127.0.0.1", since the page has no log-in in this version')
+    return value
+
+
+def _folder(value: str) -> str:
+    if not value or "\0" in value:
+        raise ValueError('the path of a folder, "." for the folder of this file')
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", value, re.ASCII):
+        raise ValueError('"auto", "cpu", "cuda" or "cuda:N"')
+    return value
+
+
+def _not_yet(value: bool) -> bool:
+    if value:
+        raise ValueError("false, since storage commitment is not available in this version")
+    return value
 
 
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_network)]
+Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0)]
@@ -51,7 +85,9 @@ Seconds = Annotated[float, Field(ge=0.0)]
 class Section(BaseModel):
     """Common to all sections: frozen, unknown keys refused, no silent conversion between types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class NodeSection(Section):
@@ -59,7 +95,7 @@ class NodeSection(Section):
 
     ae_title: AeTitle = "TRIAGE"
     """AE title under which the node is called and under which it calls."""
-    state_dir: str = "state"
+    state_dir: Annotated[str, AfterValidator(_folder)] = "state"
     """Folder of archive, journal and log: relative to the configuration file's folder, or absolute."""
 
 
@@ -75,7 +111,7 @@ class Peer(Section):
 class IntakeSection(Section):
     """The DICOM port."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address to listen on; "0.0.0.0" for all interfaces."""
     port: Port = 11112
     """TCP port to listen on."""
@@ -115,7 +151,7 @@ class AnalysisSection(Section):
 
     method: Literal["threshold"] = "threshold"
     """Which method judges."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     """"auto", "cpu", "cuda" or "cuda:N"; the threshold method always runs on the CPU."""
     kernel: Literal["any", "soft", "lung"] = "any"
     """Reconstruction preferred where a study has several."""
@@ -169,13 +205,13 @@ class DestinationSection(Section):
     """Name in journal, log and page."""
     ae_title: AeTitle
     """Called AE title."""
-    host: str
+    host: Host
     """Host name or address."""
     port: Port
     """TCP port."""
     send: tuple[ResultChoice, ...] = ("lesions", "lungs", "report", "overview")
     """Which kinds of object."""
-    storage_commitment: bool = False
+    storage_commitment: Annotated[bool, AfterValidator(_not_yet)] = False
     """Reserved for storage commitment; must be false in this version."""
     timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """A destination that does not answer for this long counts as dead until the next attempt."""
@@ -186,32 +222,16 @@ class DestinationSection(Section):
     give_up_after_h: Annotated[float, Field(gt=0)] = 168.0
     """After this long the object is given up (and can be requeued by hand)."""
 
-    @model_validator(mode="after")
-    def _not_yet(self) -> Self:
-        if self.storage_commitment:
-            raise ValueError("storage_commitment is not available in this version: set it to false")
-        return self
-
 
 class WebSection(Section):
     """The worklist page."""
 
     enabled: bool = True
     """Serve the page at all."""
-    host: str = "127.0.0.1"
+    host: Annotated[str, AfterValidator(_loopback_host)] = "127.0.0.1"
     """Address to listen on. The page has no log-in in this version, so only loopback is allowed."""
     port: Port = 8080
     """TCP port to listen on."""
-
-    @model_validator(mode="after")
-    def _loopback(self) -> Self:
-        if self.host != "localhost" and not (
-            _is_address(self.host) and ipaddress.ip_address(self.host).is_loopback
-        ):
-            raise ValueError(
-                f"host is {self.host!r}: the page has no log-in yet, so only a loopback address is allowed"
-            )
-        return self
 
 
 class LogSection(Section):
@@ -242,12 +262,16 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        problems = []
         names = [destination.name for destination in self.destinations]
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise ValueError(f"destinations: the name {doubled[0]!r} is used more than once")
+        problems += [
+            f"destinations: the name {name!r} is used {names.count(name)} times; each needs its own"
+            for name in sorted({name for name in names if names.count(name) > 1})
+        ]
         if self.web.enabled and self.web.port == self.intake.port:
-            raise ValueError(f"web.port and intake.port are both {self.web.port}")
+            problems.append(f"web.port and intake.port are both {self.web.port}; each needs its own")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     @property
@@ -262,7 +286,7 @@ def load(path: Path) -> Settings:
     Raises ConfigurationError with one line a problem.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
     except OSError as error:
         raise ConfigurationError(f"cannot read the configuration {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -276,15 +300,33 @@ def parse(text: str, *, folder: Path, name: str = "configuration") -> Settings:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{name} is not TOML: {error}") from error
-    if "folder" in table:
-        raise ConfigurationError(f"{name}:\n  folder: unknown key")
-    try:
-        # TOML arrays arrive as lists; strict validation of tuples wants JSON's view of the table
-        return Settings.model_validate({**_tuples(table), "folder": folder})
-    except ValidationError as error:
-        raise ConfigurationError(
-            "\n".join([f"{name}:", *(f"  {line}" for line in _problems(error))])
-        ) from None
+    return validate(table, folder=folder, name=name)
+
+
+def validate(table: dict[str, Any], *, folder: Path, name: str) -> Settings:
+    """Validate the table of a TOML file, which is used up. Raises ConfigurationError with one line a problem."""
+    problems = (
+        [f"folder: unknown key; allowed here: {', '.join(misconfiguration.keys((), Settings))}"]
+        if "folder" in table
+        else []
+    )
+    table.pop("folder", None)
+    while True:
+        try:
+            settings = Settings.model_validate({**_tuples(table), "folder": folder})
+        except ValidationError as error:
+            problems += misconfiguration.problems(error, Settings)
+            faults = [problem["loc"] for problem in error.errors()]
+        else:
+            faults = []
+        if not faults or () in faults:
+            break
+        # What contradicts itself shows only once each key is right by itself: mend the faults and look again.
+        for fault in faults:
+            misconfiguration.mend(table, fault)
+    if problems:
+        raise ConfigurationError("\n".join([f"{name}:", *(f"  {line}" for line in problems)]))
+    return settings
 
 
 def with_method(settings: Settings, method: str) -> Settings:
@@ -292,44 +334,19 @@ def with_method(settings: Settings, method: str) -> Settings:
     try:
         analysis = AnalysisSection.model_validate({**settings.analysis.model_dump(), "method": method})
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_problems(error))) from None
+        raise ConfigurationError("\n".join(misconfiguration.problems(error, AnalysisSection))) from None
     return settings.model_copy(update={"analysis": analysis})
 
 
-def _tuples(value: object) -> dict[str, object]:
-    def convert(item: object) -> object:
+def _tuples(value: dict[str, Any]) -> dict[str, Any]:
+    """The table with tuples of what TOML gives as lists: strict validation takes nothing else."""
+
+    def convert(item: Any) -> Any:
         if isinstance(item, dict):
             return {key: convert(entry) for key, entry in item.items()}
         return tuple(convert(entry) for entry in item) if isinstance(item, list) else item
 
-    converted = convert(value)
-    assert isinstance(converted, dict)
-    return converted
-
-
-def _problems(error: ValidationError) -> list[str]:
-    lines = []
-    for problem in error.errors():
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(".")
-        if problem["type"] == "extra_forbidden":
-            section = problem["loc"][:-1]
-            lines.append(f"{path}: unknown key; allowed here: {', '.join(_keys(section))}")
-        elif problem["type"] == "missing":
-            lines.append(f"{path}: this key must be given")
-        elif problem["type"] == "value_error":
-            lines.append(f"{path}: {problem['ctx']['error']}".lstrip(": "))
-        else:
-            lines.append(f"{path}: found {problem['input']!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}")
-    return lines
-
-
-def _keys(section: tuple[int | str, ...]) -> list[str]:
-    """Names of the keys of the section at this path."""
-    model: type[BaseModel] = Settings
-    for part in section:
-        if isinstance(part, str):
-            model = SECTIONS[part]
-    return [name for name in model.model_fields if name != "folder"]
+    return {key: convert(entry) for key, entry in value.items()}
 
 
 SECTIONS: dict[str, type[Section]] = {
