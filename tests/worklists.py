@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from triage_node.journal import Journal
 
+Image = npt.NDArray[np.uint8]  # [y, x, 3]
 OWNER = "analyst"
 
 
@@ -57,9 +59,7 @@ TWELVE = (
         description="КТ органов грудной клетки",
         warnings=("the gantry was tilted by 12.0 degrees; the slices were sheared back",),
     ),
-    Case(
-        accession_number="2026-004719", refusal="the series is a skull: no lungs were found", description="CT Schädel"
-    ),
+    Case(accession_number="2026-004719", refusal="no lungs were found", description="CT Schädel"),
     Case(accession_number="2026-004720", right=0.19, left=0.22, probability=0.64),
     Case(accession_number="2026-004721"),
     Case(accession_number="2026-004722"),
@@ -118,16 +118,12 @@ def fill(journal: Journal, cases: tuple[Case, ...], now: float, *, apart_s: floa
             judge_next(journal, {case.study: case}, now)
 
 
-Image = np.ndarray  # uint8 [y, x, 3]
-
-
 def write_overview(path: Path, sop_instance_uid: str, image: Image | None = None) -> None:
     """A Secondary Capture in colour, as results/overview.py writes it; a plain gradient unless an image is given."""
     if image is None:
         ramp = np.linspace(0, 200, 480, dtype=np.uint8)
-        image = np.stack(
-            [np.tile(ramp, (400, 1)), np.full((400, 480), 60, np.uint8), np.full((400, 480), 90, np.uint8)], -1
-        )
+        rest = np.full((400, 480), 60, np.uint8)
+        image = np.stack([np.tile(ramp, (400, 1)), rest, rest], axis=-1)
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage

@@ -92,8 +92,8 @@ export function overviewImage(study) {
   return image;
 }
 
-/** The numbers of a judged study; `measured` adds volumes once they have come. */
-export function numbers(study, measured) {
+/** The numbers of a judged study; `measured` adds volumes once they have come, `parts` those of the lesion's parts. */
+export function numbers(study, measured, { parts = false } = {}) {
   const sides = [["right", study.affected_fraction_right], ["left", study.affected_fraction_left]];
   const cell = (side, key) => el("td", {}, measured?.[side] ? ml(measured[side][key]) : "–");
   const row = (words, ...cells) => el("tr", {}, el("th", { scope: "row" }, words), ...cells);
@@ -104,6 +104,8 @@ export function numbers(study, measured) {
       el("tbody", {},
         row("affected", ...sides.map(([, fraction]) => el("td", { class: "large" }, fraction === null ? "not found" : percent(fraction)))),
         row("lesion", ...sides.map(([side]) => cell(side, "lesion_ml"))),
+        ...(parts ? [["ground glass", "ground_glass_ml"], ["consolidation", "consolidation_ml"]] : []).map(
+          ([words, key]) => row(words, ...sides.map(([side]) => cell(side, key)))),
         row("lung", ...sides.map(([side]) => cell(side, "volume_ml"))),
       )),
     el("dl", {},

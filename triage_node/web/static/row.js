@@ -94,8 +94,12 @@ export class Row {
   }
 }
 
-/** The reasons without what the state column says already. */
+// What the bars and the columns of the list show already.
+const SHOWN = /^(\d+% of the (right|left) lung affected|P\(COVID-19\) .*)$/;
+
+/** The reasons on one line, those first that are to be read nowhere else on it. */
 export function reasonWords(study) {
-  const reasons = study.reasons.map((reason) => reason.replace(/^not analysed: /, "because "));
-  return isJudged(study) ? reasons.join(" · ") : reasons.join("; ");
+  if (!isJudged(study)) return study.reasons.map((reason) => reason.replace(/^not analysed: /, "because ")).join("; ");
+  const shown = (reason) => (SHOWN.test(reason) ? 1 : 0);
+  return [...study.reasons].sort((a, b) => shown(a) - shown(b)).join(" · ");
 }

@@ -94,7 +94,7 @@ export class StudyPage {
     return [
       el("h3", {}, `Judged ${clock(report.judged_at)}`, el("small", {}, ` in ${report.seconds.toFixed(1)} s, answer number ${report.generation}`)),
       ...warnings(measurements.warnings),
-      numbers(about, measurements),
+      numbers(about, measurements, { parts: true }),
       el("p", { class: "sub" }, `${model.name} ${model.version}${model.describes ? `: ${model.describes}` : ""}`),
     ];
   }

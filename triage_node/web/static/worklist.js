@@ -19,7 +19,7 @@ export class Worklist {
     this.triaged = true;
     this.filter = "";
     this.status = null;
-    for (const name of ["worklist", "grid", "scroll", "rows", "empty", "order", "filter", "matches", "announcement"]) {
+    for (const name of ["worklist", "grid", "scroll", "head", "rows", "empty", "order", "filter", "matches", "announcement"]) {
       this[`$${name}`] = document.getElementById(name);
     }
     this.$rules = document.getElementById("rules-short");
@@ -169,7 +169,7 @@ export class Worklist {
   // ---- drawing
 
   #measure() {
-    this.height = this.$scroll.clientHeight;
+    this.height = this.$scroll.clientHeight - this.$head.offsetHeight; // the head stays on top
     this.rowHeight = parseFloat(getComputedStyle(this.$grid).getPropertyValue("--row-height")) || 84;
     this.#draw({ animate: false });
   }
