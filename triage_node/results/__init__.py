@@ -66,14 +66,12 @@ def judged(
 ) -> tuple[ResultObject, ...]:
     """The objects of a judged study; without a lesion there is no lesion segmentation, and the report says so."""
     origin = source.of_volume(volume)
-    made: dict[ResultKind, Dataset] = {}
-    for kind, segmented in (
-        ("lesions", segmentation.lesions(volume, findings, origin, identity)),
-        ("lungs", segmentation.lungs(volume, findings, origin, identity)),
-    ):
-        if segmented is not None:
-            made[kind] = segmented
-    made["report"] = report.judged(volume, findings, assessment, origin, identity, tuple(made.values()))
+    segmented: dict[ResultKind, Dataset | None] = {
+        "lesions": segmentation.lesions(volume, findings, origin, identity),
+        "lungs": segmentation.lungs(volume, findings, origin, identity),
+    }
+    made = {kind: dataset for kind, dataset in segmented.items() if dataset is not None}
+    made["report"] = report.judged(findings, assessment, origin, identity, tuple(made.values()))
     made["overview"] = overview.dataset(volume, findings, assessment, origin, identity)
     return _objects(made, origin, identity)
 

@@ -25,7 +25,8 @@ from triage_node.errors import InvalidResult
 from triage_node.results.envelope import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Set as AbstractSet
+    from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
 
     from pydicom.dataelem import DataElement
 

@@ -56,7 +56,7 @@ def software_versions(model: Model) -> list[str]:
 
 
 def moment(source: Source, identity: ResultIdentity) -> tuple[str, str]:
-    """Content Date and Time: in the source's time zone where it names one, else in the node's, as PS3.3 C.12.1 has it."""
+    """Content Date and Time: in the time zone that the source names (PS3.3 C.12.1), else in the node's."""
     offset = source.identity.get("TimezoneOffsetFromUTC")
     when: datetime = identity.created_at.astimezone(_zone(str(offset)) if offset else None)
     return when.strftime("%Y%m%d"), when.strftime("%H%M%S.%f")

@@ -5,6 +5,7 @@ After the worklist figure of Goncharov 2021. Nothing that names the patient or t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -126,7 +127,7 @@ def png(picture: Dataset | Pixels) -> bytes:
     """The overview, as a data set or as pixels, as a PNG file."""
     if isinstance(picture, Dataset):
         shape = (picture.Rows, picture.Columns, 3)
-        picture = np.frombuffer(picture.PixelData, np.uint8)[: np.prod(shape)].reshape(shape)
+        picture = np.frombuffer(picture.PixelData, np.uint8, count=math.prod(shape)).reshape(shape)
     buffer = BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return buffer.getvalue()
@@ -141,8 +142,7 @@ def render(volume: Volume, findings: Findings, assessment: Assessment) -> Pixels
     _color_bar(picture, pen)
     _headline(pen, assessment)
     _table(pen, assessment)
-    warnings = dict.fromkeys((*assessment.warnings, *volume.warnings, *findings.warnings))
-    _remarks(pen, assessment, tuple(warnings))
+    _remarks(pen, assessment)
     return np.asarray(picture)
 
 
@@ -177,27 +177,29 @@ def _outlined(pen: _Pen, x: float, y: float, words: str, size: int, anchor: str)
 
 
 def _colored(view: Frontal) -> Pixels:
-    """Grey outside of the lungs; inside, the same grey values carry the colour of the severity."""
+    """Grey outside of the lungs; inside, the same grey values carry the colour, the more the severer."""
     grey = _radiograph(view)[..., None]
-    edge = ndimage.gaussian_filter(view.lung.astype(float), 1.0)[..., None]  # a soft border hides the voxel steps
     hue = _color(view.severity) / 255
-    tinted = hue * (0.22 + 1.05 * grey)
-    mixed = grey * (1 - edge) + tinted * edge
-    return np.rint(255 * np.clip(mixed, 0, 1)).astype(np.uint8)
+    strength = 0.55 + 0.4 * np.sqrt(view.severity)[..., None]
+    tinted = (1 - strength) * 1.1 * grey + strength * hue * (0.2 + 1.1 * grey)
+    # A soft border hides the steps of thick slices
+    inside = ndimage.gaussian_filter(view.lung.astype(float), 0.6 / view.pixel_mm)[..., None]
+    mixed: Pixels = np.rint(255 * np.clip(grey * (1 - inside) + tinted * inside, 0, 1)).astype(np.uint8)
+    return mixed
 
 
 def _radiograph(view: Frontal) -> npt.NDArray[np.float64]:
     """[row, column] 0..1: dense is bright as on a radiograph, with local contrast for vessels and ribs."""
     image = view.attenuation
     inside = image[view.lung] if view.lung.any() else image
-    low, high = np.percentile(inside, 0.5), np.percentile(image, 99.5)
-    low -= 0.18 * (high - low)
-    whole = np.clip((image - low) / max(high - low, 1e-6), 0, 1) ** 0.9
-    detail = image - ndimage.gaussian_filter(image, 9 / view.pixel_mm)
+    low, high = np.percentile(inside, 0.5), np.percentile(image, 99.8)
+    low -= 0.12 * (high - low)
+    whole = np.clip((image - low) / max(high - low, 1e-6), 0, 1) ** 1.25
+    detail = image - ndimage.gaussian_filter(image, 7 / view.pixel_mm)
     spread = max(float(np.percentile(np.abs(detail), 98)), 1e-6)
-    clipped = np.clip(0.82 * whole + 0.13 * detail / spread, 0, 1)
-    air = np.clip((image - 0.02) / 0.06, 0, 1)  # keep the air beside the body black
-    return np.asarray(clipped * air)
+    contrasted = np.clip(0.8 * whole + 0.16 * np.clip(detail / spread, -1.5, 1.5), 0, 1)
+    beside = np.clip((image - 0.02) / 0.06, 0, 1)  # keeps the air beside the body black
+    return np.asarray(contrasted * beside)
 
 
 def _color(severity: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -227,13 +229,17 @@ def _color_bar(picture: Image.Image, pen: _Pen) -> None:
 
 def _percent(fraction: float) -> str:
     percent = 100 * fraction
-    if 0 < percent < 0.1:
+    if percent == 0:
+        return "0 %"
+    if percent < 0.1:
         return "< 0.1 %"
     return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
 
 
 def _ml(volume_ml: float) -> str:
-    if 0 < volume_ml < 0.1:
+    if volume_ml == 0:
+        return "0 ml"
+    if volume_ml < 0.1:
         return "< 0.1 ml"
     return f"{volume_ml:.1f} ml" if volume_ml < 10 else f"{volume_ml:,.0f} ml".replace(",", " ")
 
@@ -303,7 +309,8 @@ def _rows(assessment: Assessment) -> list[tuple[str, tuple[str, str, str]]]:
     ]
 
 
-def _remarks(pen: _Pen, assessment: Assessment, warnings: tuple[str, ...]) -> None:
+def _remarks(pen: _Pen, assessment: Assessment) -> None:
+    warnings = assessment.warnings
     left, top, width, bottom = 672, _TOP + _HEIGHT + 22, SIZE - 20 - 672, SIZE - 20
     y = float(top)
     pen.text(left, y, "warnings" if warnings else "no warnings", 22, CAUTION if warnings else QUIET)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+import SimpleITK
 from scipy import ndimage
 
 if TYPE_CHECKING:
@@ -52,12 +52,10 @@ def frontal(volume: Volume, findings: Findings, *, width: int, height: int) -> F
     rows = np.arange(head[1] - pixel_mm / 2, head[0], -pixel_mm)
     columns = np.arange(left[0] + pixel_mm / 2, left[1], pixel_mm)
     down, across = _weights(sums.head_mm, rows), _weights(sums.left_mm, columns)
-    attenuation, lung, lesion = (
-        down @ image @ across.T for image in (sums.attenuation, sums.lung, sums.lesion)
-    )
+    attenuation, lung, lesion = (down @ image @ across.T for image in (sums.attenuation, sums.lung, sums.lesion))
     sigma = _SMOOTH_MM / pixel_mm
     smooth_lung, smooth_lesion = ndimage.gaussian_filter(lung, sigma), ndimage.gaussian_filter(lesion, sigma)
-    shown = lung > 0.5
+    shown = ndimage.gaussian_filter((lung > 0.5).astype(float), sigma) > 0.5
     severity = np.divide(smooth_lesion, smooth_lung, out=np.zeros_like(lung), where=shown & (smooth_lung > 0))
     return Frontal(attenuation=attenuation, severity=np.clip(severity, 0, 1), lung=shown, pixel_mm=pixel_mm)
 
@@ -109,13 +107,12 @@ def _resampled(volume: Volume, findings: Findings) -> _Sums:
     size = np.ceil((end - start) / _OBLIQUE_MM).astype(int) + 1
     to_voxel = np.linalg.inv(volume.affine_lps_mm)
     # Index space of the volume is the image's physical space here, so that sheared grids work too
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix((to_voxel[:3, :3]).ravel().tolist())
-    transform.SetTranslation(to_voxel[:3, 3].tolist())
+    affine_transform: Any = SimpleITK.AffineTransform  # without types
+    transform = affine_transform(to_voxel[:3, :3].ravel().tolist(), to_voxel[:3, 3].tolist())
 
     def resample(array: npt.NDArray[np.generic], interpolator: int, outside: float) -> npt.NDArray[np.generic]:
-        moved = sitk.Resample(
-            sitk.GetImageFromArray(array),
+        moved = SimpleITK.Resample(
+            SimpleITK.GetImageFromArray(array),
             size.tolist(),
             transform,
             interpolator,
@@ -124,11 +121,11 @@ def _resampled(volume: Volume, findings: Findings) -> _Sums:
             (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
             outside,
         )
-        return np.asarray(sitk.GetArrayFromImage(moved))
+        return np.asarray(SimpleITK.GetArrayFromImage(moved))
 
-    hounsfield = resample(volume.hounsfield, sitk.sitkLinear, float(_AIR_HU)).astype(np.int16)
-    lungs = resample(findings.lungs, sitk.sitkNearestNeighbor, 0.0).astype(np.uint8)
-    lesions = resample(findings.lesions.view(np.uint8), sitk.sitkNearestNeighbor, 0.0).astype(np.bool_)
+    hounsfield = resample(volume.hounsfield, SimpleITK.sitkLinear, float(_AIR_HU)).astype(np.int16)
+    lungs = resample(findings.lungs, SimpleITK.sitkNearestNeighbor, 0.0).astype(np.uint8)
+    lesions = resample(findings.lesions.view(np.uint8), SimpleITK.sitkNearestNeighbor, 0.0).astype(np.bool_)
     left_mm, _, head_mm = (start[axis] + _OBLIQUE_MM * np.arange(size[axis]) for axis in range(3))
     return _summed(hounsfield, lungs, lesions, head_mm, left_mm)
 

@@ -58,7 +58,6 @@ if TYPE_CHECKING:
         NotAnalysed,
         PassedOver,
         ResultIdentity,
-        Volume,
     )
 
 Group = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
@@ -68,7 +67,6 @@ NO_LESION = "No lesion voxel was found inside the lungs: there is no lesion segm
 
 
 def judged(
-    volume: Volume,
     findings: Findings,
     assessment: Assessment,
     source: Source,
@@ -85,7 +83,7 @@ def judged(
         *(() if assessment.covid_probability is not None else (NO_PROBABILITY,)),
         *(() if bool(findings.lesions.any()) else (NO_LESION,)),
         *(f"The {side} lung was not found." for side in _missing(assessment)),
-        *(f"Warning: {words}" for words in dict.fromkeys((*assessment.warnings, *volume.warnings, *findings.warnings))),
+        *(f"Warning: {words}" for words in assessment.warnings),
     ]
     study = _study_group(assessment, identity)
     _comment(study, [*comments, *_standing(identity)])
@@ -137,10 +135,9 @@ def _missing(assessment: Assessment) -> list[Laterality]:
 def _standing(identity: ResultIdentity) -> list[str]:
     if identity.predecessor is None:
         return []
-    return [
-        f"This report (generation {identity.generation}) supersedes the one of generation "
-        f"{identity.predecessor.generation}: images of the study arrived after it was made."
-    ]
+    before = identity.predecessor.generation
+    words = f"This report (generation {identity.generation}) supersedes that of generation {before}:"
+    return [f"{words} images of the study arrived after it was made."]
 
 
 # ------------------------------------------------------------------------------------------------ groups
@@ -318,7 +315,8 @@ def _image_library(source: Source) -> ContainerContentItem | None:
     library.ContentSequence = ContentSequence()
     group = ContainerContentItem(name=standard.DCM.ImageLibraryGroup, relationship_type=contains)
     group.ContentSequence = ContentSequence()
-    modality = CodeContentItem(name=standard.DCM.Modality, value=standard.cid29.ComputedTomography, relationship_type=context)
+    ct = standard.cid29.ComputedTomography
+    modality = CodeContentItem(name=standard.DCM.Modality, value=ct, relationship_type=context)
     shared: list[ContentItem] = [modality]
     if source.frame_of_reference_uid is not None:
         uid = source.frame_of_reference_uid

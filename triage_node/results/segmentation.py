@@ -79,9 +79,7 @@ LUNGS = (
 )
 
 
-def lesions(
-    volume: Volume, findings: Findings, source: Source, identity: ResultIdentity
-) -> Dataset | None:
+def lesions(volume: Volume, findings: Findings, source: Source, identity: ResultIdentity) -> Dataset | None:
     """The lesion object; None without a lesion voxel, since a segmentation needs at least one frame."""
     return _encode("lesions", findings.lesions.view(np.uint8), (LESION,), volume, findings.model, source, identity)
 
@@ -141,11 +139,11 @@ def _encode(
         content_description=envelope.NOT_FOR_DIAGNOSTIC_USE,
         content_label="LUNGS" if kind == "lungs" else "LESIONS",
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        pixel_measures=measures,
+        pixel_measures=deepcopy(measures),
         content_date=date,
         content_time=time,
     )
-    _as_in_source(dataset, source, identity, kind)
+    _as_in_source(dataset, source, measures, identity.uid(f"{kind} dimensions"))
     envelope.stamp(dataset, kind, source, identity, model)
     return dataset
 
@@ -214,14 +212,14 @@ def _measures(source: Source, volume: Volume) -> PixelMeasuresSequence:
     return measures
 
 
-def _as_in_source(dataset: Dataset, source: Source, identity: ResultIdentity, kind: ResultKind) -> None:
-    """Put the source's own references and decimal strings in place of the stand-ins'."""
-    organization = identity.uid(f"{kind} dimensions")
+def _as_in_source(dataset: Dataset, source: Source, measures: PixelMeasuresSequence, organization: str) -> None:
+    """Put the source's own references and decimal strings in place of the stand-ins' and of highdicom's guesses."""
     dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
     for index in dataset.DimensionIndexSequence:
         index.DimensionOrganizationUID = organization
     shared = dataset.SharedFunctionalGroupsSequence[0]
     shared.PlaneOrientationSequence[0].ImageOrientationPatient = list(source.slices[0].orientation)
+    shared.PixelMeasuresSequence = measures
     frames = dataset.PerFrameFunctionalGroupsSequence
     if "SegmentIdentificationSequence" in shared:
         # Of one segment alone it may be shared, but readers look for it in the frames

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import pydicom
 from pydicom import config as pydicom_config
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName, format_number_as_ds
 
 from triage_node.attributes import UNREADABLE, opened, quiet
@@ -36,11 +37,15 @@ OPTIONAL = (
     "TimezoneOffsetFromUTC",
 )  # fmt: skip
 
+_DATE = re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _VALID = {
-    "DA": re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"),
-    "TM": re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"),
-    "CS": re.compile(r"[A-Z0-9_ ]{1,16}"),
-    "SH": re.compile(r"[+-](0\d|1[0-4])[0-5]\d"),  # Timezone Offset alone; other SH are identifiers
+    "PatientBirthDate": _DATE,
+    "PatientSex": re.compile("[MFO]"),
+    "StudyDate": _DATE,
+    "StudyTime": _TIME,
+    "PatientIdentityRemoved": re.compile("YES|NO"),
+    "TimezoneOffsetFromUTC": re.compile(r"[+-](0\d|1[0-4])[0-5]\d"),
 }
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -118,11 +123,10 @@ def _distinct(instances: Iterable[Instance]) -> tuple[Instance, ...]:
 
 
 def _read(instance: Instance, *, first: bool) -> Dataset:
-    wanted = [*_GEOMETRY, *(("SpecificCharacterSet", *TYPE_2, *OPTIONAL) if first else ())]
+    identity = ("SpecificCharacterSet", *TYPE_2, *OPTIONAL) if first else ()
+    wanted: list[str] = [*_GEOMETRY, *identity]
     with opened(instance) as file, quiet():
-        return pydicom.dcmread(
-            cast("BinaryIO", file), stop_before_pixels=True, specific_tags=cast("list[int | str]", wanted)
-        )
+        return pydicom.dcmread(cast("BinaryIO", file), stop_before_pixels=True, specific_tags=wanted)
 
 
 def _identity(header: Dataset) -> Dataset:
@@ -147,28 +151,19 @@ def _value(header: Dataset, keyword: str) -> str | list[str] | PersonName:
     """The attribute as Unicode; empty where it is absent or no value of its representation."""
     try:
         with quiet():
-            element = header[keyword] if keyword in header else None
-            values = [] if element is None or element.is_empty else element.value
+            values = header.get(keyword)
     except UNREADABLE:
         return ""
-    several = [values] if isinstance(values, str | PersonName) else list(values)
+    several = values if isinstance(values, MultiValue) else [values or ""]
     texts = [re.sub(r"[\x00-\x1f\x7f\\]", " ", str(value)).strip() for value in several]
     texts = [text for text in texts if text]
-    if not texts:
-        return ""
-    vr = dictionary_VR(keyword)
-    rule = _VALID.get(vr) if vr != "SH" or keyword == "TimezoneOffsetFromUTC" else None
-    if rule is not None and not rule.fullmatch(texts[0]):
-        return ""
-    if keyword == "PatientSex" and texts[0] not in ("M", "F", "O"):
-        return ""
-    if keyword == "PatientIdentityRemoved" and texts[0] not in ("YES", "NO"):
+    if not texts or (keyword in _VALID and not _VALID[keyword].fullmatch(texts[0])):
         return ""
     if keyword == "DeidentificationMethod":
         return [text[:64] for text in texts]
     if keyword == "StudyDescription":
         return texts[0][:64]
-    return PersonName(texts[0]) if vr == "PN" else texts[0]
+    return PersonName(texts[0]) if dictionary_VR(keyword) == "PN" else texts[0]
 
 
 def _slice(volume: Volume, index: int, header: Dataset, number: int | None) -> Slice:
@@ -200,14 +195,12 @@ def _macros(group: Dataset) -> list[Dataset]:
 
 def _texts(dataset: Dataset, keyword: str) -> list[str]:
     """The stored characters of an attribute, value by value, unconverted."""
-    tag = tag_for_keyword(keyword)
-    element = dataset.get_item(tag) if tag is not None and tag in dataset else None
+    element: Any = dataset.get_item(keyword) if keyword in dataset else None
     if element is None or element.value is None:
         return []
     if isinstance(element, RawDataElement):
-        text = cast("bytes", element.value).decode("ascii", "replace")
-        return [part.strip(" \0") for part in text.split("\\")]
-    values = element.value if isinstance(element.value, list | pydicom.multival.MultiValue) else [element.value]
+        return [part.strip(" \0") for part in cast("bytes", element.value).decode("ascii", "replace").split("\\")]
+    values = element.value if isinstance(element.value, list | MultiValue) else [element.value]
     return [str(value).strip(" \0") for value in values]
 
 
