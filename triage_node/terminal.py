@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -21,11 +21,21 @@ if TYPE_CHECKING:
 
 _STYLES = {ReadingPriority.HIGH: "bold red", ReadingPriority.MEDIUM: "yellow", ReadingPriority.LOW: "green"}
 _BAR_CELLS = 10
+_WIDE_COLUMNS = 150
+_UID_TAIL = 12
 
 
 def console() -> Console:
-    """The terminal; wide enough for a list where the output goes into a file."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+    """The terminal; wide enough for a list where the output goes into a file.
+
+    Without markup: a square bracket in a study description is no style.
+    """
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 150)
+
+
+def plain(text: str) -> str:
+    """What came from outside, without signs that steer a terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def print_json(value: object) -> None:
@@ -59,23 +69,38 @@ def _movement(item: WorklistItem) -> str:
     return "" if moved == 0 else f"{'▲' if moved > 0 else '▼'}{abs(moved)}"
 
 
-def reading_list(items: Sequence[WorklistItem], title: str) -> Group:
-    """The worklist as a table."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1))
-    for name, justify in (
-        ("#", "right"),
-        ("moved", "left"),
-        ("priority", "left"),
-        ("accession", "left"),
-        ("study", "left"),
-        ("waits", "right"),
-        ("right lung", "left"),
-        ("left lung", "left"),
-        ("grade", "left"),
-        ("P(COVID-19)", "right"),
-        ("why", "left"),
-    ):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]  # a literal type
+def reading_list(items: Sequence[WorklistItem], title: str) -> RenderableType:
+    """The worklist: a table where the terminal is wide enough, otherwise two lines a study."""
+    return _ReadingList(items, title)
+
+
+class _ReadingList:
+    def __init__(self, items: Sequence[WorklistItem], title: str) -> None:
+        self._items = items
+        self._title = title
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(self._title, style="bold")
+        if self._items:
+            wide = options.max_width >= _WIDE_COLUMNS
+            yield _wide_list(self._items) if wide else _narrow_list(self._items)
+        counted = {state: sum(item.state is state for item in self._items) for state in StudyState}
+        summary = ", ".join(f"{number} {_words(state)}" for state, number in counted.items() if number)
+        studies = "1 study" if len(self._items) == 1 else f"{len(self._items)} studies"
+        yield Text(f"{studies}{f': {summary}' if summary else ''}.  {NOT_FOR_DIAGNOSTIC_USE}", style="dim")
+
+
+def _wide_list(items: Sequence[WorklistItem]) -> Table:
+    table = _table("")
+    table.add_column("#", justify="right", no_wrap=True)
+    for name in ("", "priority", "accession"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("study", max_width=26, overflow="fold")
+    table.add_column("waits", justify="right", no_wrap=True)
+    for name in ("right lung", "left lung", "grade"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("P(COVID-19)", justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold", min_width=24)
     for item in items:
         judged = item.affected_fraction is not None
         sides = [
@@ -85,26 +110,97 @@ def reading_list(items: Sequence[WorklistItem], title: str) -> Group:
         table.add_row(
             str(item.rank),
             _movement(item),
-            Text(item.reading_priority.value, style=_STYLES[item.reading_priority] if judged else "dim"),
-            item.accession_number or "-",
-            item.description or item.study_instance_uid[-16:],
+            _priority(item),
+            plain(item.accession_number) or "-",
+            _name(item),
             minutes(item.waiting_s),
             *sides,
             str(item.ct_grade or "-"),
-            f"{item.covid_probability:.2f}" if item.covid_probability is not None else "-",
-            "; ".join(reason for reason in item.reasons if "lung affected" not in reason),
+            _probability(item),
+            _why(item),
         )
-    counted = {state: sum(item.state is state for item in items) for state in StudyState}
-    summary = ", ".join(f"{number} {state.value.replace('_', ' ')}" for state, number in counted.items() if number)
-    footer = Text(f"{len(items)} studies: {summary or 'none yet'}.  {NOT_FOR_DIAGNOSTIC_USE}", style="dim")
-    return Group(table, footer)
+    return table
+
+
+def _narrow_list(items: Sequence[WorklistItem]) -> Table:
+    table = _table("")
+    table.add_column("#", justify="right", no_wrap=True)
+    for name in ("", "priority"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("study", overflow="fold", ratio=1)
+    table.add_column("waits", justify="right", no_wrap=True)
+    table.add_column("right", justify="right", no_wrap=True)
+    table.add_column("left", justify="right", no_wrap=True)
+    table.add_column("grade", no_wrap=True)
+    for item in items:
+        judged = item.affected_fraction is not None
+        name = " ".join(part for part in (plain(item.accession_number), _name(item)) if part)
+        probability = "" if item.covid_probability is None else f"P(COVID-19) {_probability(item)}"
+        why = "; ".join(part for part in (probability, _why(item)) if part)
+        table.add_row(
+            str(item.rank),
+            _movement(item),
+            _priority(item),
+            Text.assemble(name, (f"\n{why}" if why else "", "dim")),
+            minutes(item.waiting_s),
+            percent(item.affected_fraction_right) if judged else "",
+            percent(item.affected_fraction_left) if judged else "",
+            str(item.ct_grade or "-"),
+        )
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(
+        box=box.SIMPLE_HEAD,
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        padding=(0, 1),
+        collapse_padding=True,
+        pad_edge=False,
+    )
+
+
+def _priority(item: WorklistItem) -> Text:
+    style = _STYLES[item.reading_priority] if item.affected_fraction is not None else "dim"
+    return Text(item.reading_priority.value, style=style)
+
+
+def _name(item: WorklistItem) -> str:
+    return plain(item.description) or f"study {_tail(item.study_instance_uid)}"
+
+
+def _probability(item: WorklistItem) -> str:
+    return "-" if item.covid_probability is None else f"{item.covid_probability:.2f}"
+
+
+def _why(item: WorklistItem) -> str:
+    """The reasons that no other column shows."""
+    shown = ("% of the right lung affected", "% of the left lung affected")
+    return "; ".join(
+        plain(reason)
+        for reason in item.reasons
+        if not reason.endswith(shown) and not reason.startswith(("moved from ", "P(COVID-19) "))
+    )
+
+
+def _tail(uid: str) -> str:
+    return uid if len(uid) <= _UID_TAIL else f"...{uid[-_UID_TAIL:]}"
+
+
+def _words(state: str) -> str:
+    return state.replace("_", " ")
 
 
 def study(report: dict[str, Any]) -> Group:
     """All that is known of a study."""
     head = Table.grid(padding=(0, 2))
     for name in ("study_instance_uid", "accession_number", "description", "study_date", "arrived_at", "state"):
-        head.add_row(Text(name.replace("_", " "), style="dim"), str(report[name] or "-"))
+        head.add_row(
+            Text(_words(name), style="dim"),
+            _words(plain(str(report[name] or "-"))) if name == "state" else plain(str(report[name] or "-")),
+        )
     parts: list[Any] = [head]
     if report["not_analysed"]:
         refusal = report["not_analysed"]
@@ -119,7 +215,7 @@ def study(report: dict[str, Any]) -> Group:
 
 
 def _measurements(numbers: dict[str, Any]) -> Group:
-    table = Table(box=box.SIMPLE_HEAD, title="Measurements", title_justify="left")
+    table = _table("Measurements")
     for name in ("", "volume", "lesions", "ground glass", "consolidation", "affected"):
         table.add_column(name, justify="left" if not name else "right")
     for side in ("right", "left"):
@@ -135,8 +231,8 @@ def _measurements(numbers: dict[str, Any]) -> Group:
     probability = numbers["covid_probability"]
     model = numbers["model"]
     lines = [
-        f"grade {numbers['ct_grade']} (worse lung {numbers['affected_fraction']:.1%}), CT-SS {numbers['ct_ss']}"
-        f" (both lungs {numbers['affected_fraction_both']:.1%})",
+        f"grade {numbers['ct_grade']} (worse lung {numbers['affected_fraction']:.1%})",
+        f"CT-SS {numbers['ct_ss']} (both lungs {numbers['affected_fraction_both']:.1%})",
         f"P(COVID-19) {'not provided by this method' if probability is None else format(probability, '.2f')}",
         f"method {model['name']} {model['version']}, generation {numbers['generation']}",
         *(f"warning: {warning}" for warning in numbers["warnings"]),
@@ -145,14 +241,14 @@ def _measurements(numbers: dict[str, Any]) -> Group:
 
 
 def _series(series: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Series", title_justify="left")
-    for name in ("series", "images", "state", "closed on this evidence", "outcome"):
+    table = _table("Series")
+    for name in ("series", "images", "state (generation)", "closed on this evidence", "outcome"):
         table.add_column(name, overflow="fold")
     for entry in series:
         refusal = entry["refusal"]
         outcome = "judged" if entry["judged"] else f"{refusal['reason']}: {refusal['words']}" if refusal else "-"
         table.add_row(
-            f"{entry['modality']} {entry['description'] or entry['series_instance_uid'][-16:]}",
+            plain(f"{entry['modality']} {entry['description'] or _tail(entry['series_instance_uid'])}"),
             str(entry["instances"]),
             f"{entry['state']} ({entry['generation']})",
             "; ".join(entry["evidence"]) or "-",
@@ -162,7 +258,7 @@ def _series(series: list[dict[str, Any]]) -> Table:
 
 
 def _ledger(objects: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Objects and their delivery", title_justify="left")
+    table = _table("Objects and their delivery")
     for name in ("object", "generation", "destination", "state", "attempts", "last answer"):
         table.add_column(name, overflow="fold")
     for entry in objects:
@@ -173,16 +269,22 @@ def _ledger(objects: list[dict[str, Any]]) -> Table:
             entry["destination"] or "nowhere",
             entry["state"] or "-",
             str(entry["attempts"]),
-            last,
+            plain(last),
         )
     return table
 
 
 def _events(events: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="What happened", title_justify="left", show_header=False)
+    table = _table("What happened")
+    table.show_header = False
+    for name in ("time", "process", "event"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("detail", overflow="fold")
     for entry in events:
         detail = ", ".join(
-            f"{key} {value}" for key, value in entry["detail"].items() if value not in (None, [], "") and key != "words"
+            f"{key} {_tail(value) if key == 'series' else value}"
+            for key, value in entry["detail"].items()
+            if value not in (None, [], "") and key != "words"
         )
         table.add_row(str(entry["at"])[11:19], entry["process"], entry["event"], Text(detail, style="dim"))
     return table

@@ -124,9 +124,7 @@ def study_report(journal: Journal, study_instance_uid: str) -> dict[str, object]
                 "basis": entry.basis,
                 "evidence": list(entry.evidence),
                 "judged": entry.series_instance_uid == judged,
-                "refusal": asdict(reasons[entry.series_instance_uid])
-                if entry.series_instance_uid in reasons
-                else None,
+                "refusal": asdict(reasons[entry.series_instance_uid]) if entry.series_instance_uid in reasons else None,
             }
             for entry in views.series(journal, study_instance_uid)
         ],

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import filed
+from triage_node import config, worklist
+from triage_node.journal import Journal, outbox, queue
+from triage_node.study import NotAnalysed, PassedOver, ReadingPriority, Reason, StudyState
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW = 1_700_000_000.0
+PACS = config.DestinationSection(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
+SETTINGS = config.Settings()
+# DESIGN.md, "Interfaces that others rely on"
+PROMISED = {
+    "rank",
+    "study_instance_uid",
+    "accession_number",
+    "arrived_at",
+    "waiting_s",
+    "state",
+    "reading_priority",
+    "covid_probability",
+    "affected_fraction_right",
+    "affected_fraction_left",
+    "affected_fraction",
+    "ct_grade",
+    "ct_ss",
+    "reasons",
+}
+
+
+@pytest.fixture
+def journal(tmp_path: Path):
+    opened = Journal(tmp_path, "test")
+    yield opened
+    opened.close()
+
+
+def judge(journal: Journal, study: str, arrived_at: float, **facts: Any) -> None:
+    filed.queued(journal, study, now=arrived_at, accession_number=f"A{study}")
+    job = queue.claim(journal, "analyst", arrived_at)
+    assert job is not None
+    assert queue.finish(journal, job, "analyst", filed.result(job, **facts), (PACS,), arrived_at + 60)
+
+
+def test_the_list_has_every_study_in_reading_order_with_the_promised_fields(journal: Journal) -> None:
+    judge(journal, "1.1", NOW - 3000, right=0.01, left=0.02)
+    filed.queued(journal, "1.2", now=NOW - 2000)
+    queue.claim(journal, "analyst", NOW)
+    judge(journal, "1.3", NOW - 1000, right=0.6, left=0.7, probability=0.9)
+    items = worklist.reading_list(journal, SETTINGS, NOW)
+    assert [item.study_instance_uid for item in items] == ["1.3", "1.2", "1.1"]
+    rows = json.loads(json.dumps([asdict(item) for item in items]))
+    assert all(set(row) >= PROMISED for row in rows)
+    first, waiting, _ = rows
+    assert {name: first[name] for name in PROMISED - {"reasons"}} == {
+        "rank": 1,
+        "study_instance_uid": "1.3",
+        "accession_number": "A1.3",
+        "arrived_at": "2023-11-14T21:56:40.000+00:00",
+        "waiting_s": 1000.0,
+        "state": "judged",
+        "reading_priority": "HIGH",
+        "covid_probability": 0.9,
+        "affected_fraction_right": 0.6,
+        "affected_fraction_left": 0.7,
+        "affected_fraction": 0.7,
+        "ct_grade": "CT-2",
+        "ct_ss": 2,
+    }
+    assert first["reasons"][:3] == [
+        "60% of the right lung affected",
+        "70% of the left lung affected",
+        "P(COVID-19) 0.90",
+    ]
+    assert (waiting["state"], waiting["reading_priority"]) == ("waiting", "MEDIUM")
+    assert [waiting[name] for name in ("covid_probability", "affected_fraction", "ct_grade", "ct_ss")] == [None] * 4
+
+
+def test_a_study_that_was_not_analysed_stays_on_the_list_with_its_reason(journal: Journal) -> None:
+    judge(journal, "1.1", NOW - 100, refusal="3 slices are missing")
+    (item,) = worklist.reading_list(journal, SETTINGS, NOW)
+    assert (item.state, item.reading_priority) == (StudyState.NOT_ANALYSED, ReadingPriority.MEDIUM)
+    assert item.reasons == ("not analysed: 3 slices are missing", "keeps its place by arrival")
+
+
+def test_a_study_from_the_future_has_not_waited(journal: Journal) -> None:
+    """The clock was put back."""
+    filed.queued(journal, "1.1", now=NOW + 50)
+    assert worklist.reading_list(journal, SETTINGS, NOW)[0].waiting_s == 0.0
+
+
+def test_an_unknown_study_has_no_report(journal: Journal) -> None:
+    assert worklist.study_report(journal, "1.2.3") is None
+
+
+def test_the_report_of_a_study_has_evidence_refusals_measurements_and_the_ledger(journal: Journal) -> None:
+    passed_over = PassedOver(
+        series_instance_uid="1.1.2",
+        description="TOPOGRAM",
+        not_analysed=NotAnalysed(reason=Reason.LOCALIZER, words="a localizer"),
+    )
+    filed.arrive(journal, filed.header("1.1", "1.1.2", 0, volumetric=False), now=NOW)
+    judge(journal, "1.1", NOW, right=0.4, left=0.1, passed_over=(passed_over,))
+    (first, *_) = outbox.due(journal, "pacs", NOW + 100)
+    outbox.record(journal, first, "failed", status=0xA700, words="0xA700 Failure", now=NOW + 100, retry_at=NOW + 160)
+    report = worklist.study_report(journal, "1.1")
+    assert report is not None
+    report = json.loads(json.dumps(report))
+    assert report["notice"] == "NOT FOR DIAGNOSTIC USE"
+    assert (report["state"], report["generation"], report["seconds"]) == ("judged", 1, 1.5)
+    judged, other = sorted(report["series"], key=lambda series: series["series_instance_uid"])
+    assert (judged["judged"], judged["basis"], judged["evidence"]) == (True, "LONG_QUIET", ["nothing new"])
+    assert (other["judged"], other["refusal"]) == (False, {"reason": "LOCALIZER", "words": "a localizer"})
+    assert report["measurements"]["right"] == {
+        "volume_ml": 2500.0,
+        "lesion_ml": 1000.0,
+        "ground_glass_ml": 750.0,
+        "consolidation_ml": 250.0,
+        "affected_fraction": 0.4,
+    }
+    (lungs,) = [entry for entry in report["objects"] if entry["kind"] == "lungs"]
+    assert (lungs["destination"], lungs["state"], lungs["attempts"], lungs["current"]) == ("pacs", "queued", 1, True)
+    assert lungs["next_at"] == worklist.iso(NOW + 160)
+    assert lungs["deliveries"] == [
+        {"at": worklist.iso(NOW + 100), "state": "failed", "status": 0xA700, "words": "0xA700 Failure"}
+    ]
+    assert [event["event"] for event in report["events"]][-1] == "study judged"
+
+
+def test_objects_of_an_older_generation_are_told_apart(journal: Journal) -> None:
+    judge(journal, "1.1", NOW)
+    filed.arrive(journal, filed.header("1.1", "1.1.1", 99), now=NOW + 100)
+    filed.close_all(journal, NOW + 200)
+    job = queue.claim(journal, "analyst", NOW + 201)
+    assert job is not None
+    assert queue.finish(journal, job, "analyst", filed.result(job), (PACS,), NOW + 300)
+    report = worklist.study_report(journal, "1.1")
+    assert report is not None
+    objects = report["objects"]
+    assert isinstance(objects, list)
+    assert {(entry["generation"], entry["current"]) for entry in objects} == {(1, False), (2, True)}
+
+
+def test_times_are_told_in_utc() -> None:
+    assert worklist.iso(NOW) == "2023-11-14T22:13:20.000+00:00"
+    assert datetime.fromisoformat(str(worklist.iso(NOW))) == datetime.fromtimestamp(NOW, UTC)
+    assert worklist.iso(None) is None
