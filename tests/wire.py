@@ -99,14 +99,14 @@ def p_data(fragment: bytes, *, command: bool, last: bool) -> bytes:
     return pdu(0x04, struct.pack(">LBB", len(fragment) + 2, 1, (1 if command else 0) | (2 if last else 0)) + fragment)
 
 
-def store_rq(sop_instance_uid: str, sop_class_uid: str = CT, message: int = 1) -> bytes:
-    """The command set of a C-STORE request that announces a data set (PS3.7 section 9.3.1.1)."""
+def store_rq(sop_instance_uid: str, sop_class_uid: str = CT, message: int = 1, *, data_set: bool = True) -> bytes:
+    """The command set of a C-STORE request, by default one that announces a data set (PS3.7 section 9.3.1.1)."""
     command = Dataset()
     command.AffectedSOPClassUID = sop_class_uid
     command.CommandField = 0x0001
     command.MessageID = message
     command.Priority = 0
-    command.CommandDataSetType = 1
+    command.CommandDataSetType = 1 if data_set else 0x0101
     command.AffectedSOPInstanceUID = sop_instance_uid
     body = encoded(command, IMPLICIT)
     return struct.pack("<HHLL", 0, 0, 4, len(body)) + body

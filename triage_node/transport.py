@@ -21,12 +21,15 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from triage_node import logbook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pynetdicom.pdu_primitives import P_DATA
 
 READ_BYTES = 65_536
 # An A-ASSOCIATE-RQ with 128 contexts of 45 transfer syntaxes each stays under this.
@@ -145,6 +148,23 @@ class _Socket(AssociationSocket):
         return OSError(why)
 
 
+class _Messages(DIMSEServiceProvider):
+    """Ends the association on a message that is none; pynetdicom's own loses its thread over some."""
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        try:
+            super().receive_primitive(primitive)
+        except Exception:  # noqa: BLE001  # the border of the SCP: whatever a library stumbles over in a stranger's bytes
+            requestor = self.assoc.requestor
+            logbook.get().warning(
+                "association ends: not a DIMSE message",
+                peer=requestor.ae_title,
+                address=requestor.address,
+                exc_info=True,
+            )
+            self.dul.event_queue.put("Evt19")  # PS3.8 table 9-10: an invalid PDU, answered with an A-ABORT
+
+
 class _Handler(RequestHandler):
     def _create_association(self) -> Association:
         assert isinstance(self.request, socket.socket)
@@ -153,8 +173,9 @@ class _Handler(RequestHandler):
         # A peer that takes no answers must not hold a thread for ever.
         self.request.settimeout(self.ae.network_timeout)
         association = super()._create_association()
-        # The library makes both itself and offers no place to say of which class.
+        # The library makes these itself and offers no place to say of which class.
         association.__class__ = _Acceptor
+        association.dimse.__class__ = _Messages
         assert association.dul.socket is not None
         association.dul.socket.__class__ = _Socket
         association.dul.daemon = True
