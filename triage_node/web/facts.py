@@ -10,13 +10,6 @@ if TYPE_CHECKING:
     from triage_node.config import Settings, WorklistSection
     from triage_node.journal import Journal
 
-_STRATEGIES = {
-    "identification": "most probable COVID-19 first",
-    "severity": "most affected lung first, among studies where COVID-19 is probable",
-    "combined": "probability of COVID-19 and affected lung weighed together",
-}
-_WITHOUT_PROBABILITY = "where a method gives no probability, the affected fraction of the worse lung decides"
-
 
 def node_facts(journal: Journal, settings: Settings) -> dict[str, object]:
     """`worklist.status` with the node's name, version and rules, ready for JSON."""
@@ -33,18 +26,29 @@ def node_facts(journal: Journal, settings: Settings) -> dict[str, object]:
 
 
 def strategy_words(rules: WorklistSection) -> list[str]:
-    """How the list is ordered, in sentences for the reader."""
-    if rules.strategy == "identification":
-        levels = _level("probability of COVID-19", rules.probability_high, rules.probability_medium)
-    else:
-        levels = _level("affected fraction of the worse lung", rules.fraction_high, rules.fraction_medium)
+    """How `priority` orders the list, in sentences for the reader."""
+    probability = _steps("probability of COVID-19", rules.probability_high, rules.probability_medium)
+    fraction = _steps("affected fraction of the worse lung", rules.fraction_high, rules.fraction_medium)
+    weight = rules.probability_weight
+    chosen = {
+        "identification": [f"{probability}.", "Within a level the most probable COVID-19 comes first."],
+        "severity": [
+            f"{fraction}; LOW where COVID-19 is less probable than {rules.probability_medium:.0%}.",
+            "Within a level the most affected lung comes first.",
+        ],
+        "combined": [
+            f"{probability}. {fraction}. The higher of the two counts.",
+            f"Within a level both are weighed together: {weight:.0%} probability, {1 - weight:.0%} affected fraction.",
+        ],
+    }
     return [
-        f"Strategy {rules.strategy}: {_STRATEGIES[rules.strategy]}; {_WITHOUT_PROBABILITY}.",
-        levels,
+        f"Strategy: {rules.strategy}. Judged studies are sorted by level: HIGH, MEDIUM, LOW.",
+        *chosen[rules.strategy],
+        "Where a method gives no probability, the affected fraction of the worse lung decides alone.",
         f"A judged study that has waited {rules.max_wait_min:g} min goes before all judged ones that have not.",
         "A study that is not judged, yet or at all, keeps the place of its arrival.",
     ]
 
 
-def _level(what: str, high: float, medium: float) -> str:
-    return f"HIGH from {high:.0%} {what} on, MEDIUM from {medium:.0%}, LOW below."
+def _steps(what: str, high: float, medium: float) -> str:
+    return f"HIGH from {high:.0%}, MEDIUM from {medium:.0%} on, by {what}"

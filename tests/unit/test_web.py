@@ -1,0 +1,380 @@
+"""The worklist page's answers, from a real journal."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests import filed, worklists
+from tests.worklists import TWELVE, Case
+from triage_node import __version__
+from triage_node.config import Settings, WorklistSection
+from triage_node.journal import Journal, queue
+from triage_node.web import Page, feed, serve
+from triage_node.web.facts import strategy_words
+from triage_node.web.routes import STATIC
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SEVERE = TWELVE[5]
+REFUSED = TWELVE[3]
+WAITING = TWELVE[-1]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path, "test")
+    worklists.fill(journal, TWELVE, time.time())
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(folder=tmp_path)
+
+
+@pytest.fixture
+def page(settings: Settings, journal: Journal) -> Iterator[Page]:
+    page = Page(settings, journal, port=0)
+    page.start()
+    yield page
+    page.stop()
+
+
+@pytest.fixture
+def client(page: Page) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=page.url) as client:
+        yield client
+
+
+# ---- the list and the studies as JSON
+
+
+def test_the_list_is_the_one_of_the_command_line_in_reading_order(client: httpx.Client) -> None:
+    studies = client.get("/api/worklist").json()
+    assert [study["rank"] for study in studies] == list(range(1, 13))
+    assert studies[0]["accession_number"] == SEVERE.accession_number
+    assert studies[0]["reading_priority"] == "HIGH"
+    assert {study["state"] for study in studies} == {"waiting", "judged", "not_analysed"}
+
+
+def test_a_study_tells_its_series_measurements_objects_and_events(client: httpx.Client) -> None:
+    report = client.get(f"/api/study/{SEVERE.study}").json()
+    assert report["measurements"]["right"]["affected_fraction"] == pytest.approx(0.62)
+    assert {entry["kind"] for entry in report["objects"]} == {"report", "lesions", "lungs", "overview"}
+    assert report["events"][-1]["event"] == "study judged"
+
+
+def test_an_unknown_study_is_answered_with_words(client: httpx.Client) -> None:
+    answer = client.get("/api/study/1.2.3")
+    assert answer.status_code == 404
+    assert answer.json() == {"error": "no study 1.2.3 is known to this node"}
+    assert client.get("/studies/1.2.3").status_code == 404
+
+
+def test_the_status_names_the_node_its_rules_and_its_version(client: httpx.Client) -> None:
+    status = client.get("/api/status").json()
+    assert status["version"] == __version__
+    assert status["ae_title"] == "TRIAGE"
+    assert status["intake"] == {"host": "127.0.0.1", "port": 11112}
+    assert status["studies"] == 12
+    assert status["jobs"] == {"done": 10, "queued": 2}
+    assert status["notice"] == "NOT FOR DIAGNOSTIC USE"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        ("identification", "HIGH from 50%, MEDIUM from 20% on, by probability of COVID-19."),
+        ("severity", "HIGH from 50%, MEDIUM from 25% on, by affected fraction of the worse lung; LOW where"),
+        ("combined", "The higher of the two counts."),
+    ],
+)
+def test_each_strategy_is_explained_with_its_own_thresholds(strategy: str, words: str) -> None:
+    sentences = strategy_words(WorklistSection.model_validate({"strategy": strategy, "max_wait_min": 90.0}))
+    assert any(words in sentence for sentence in sentences)
+    assert any("90 min" in sentence for sentence in sentences)
+
+
+# ---- the overview image
+
+
+def test_the_overview_comes_as_a_png_of_the_asked_width(client: httpx.Client) -> None:
+    full = client.get(f"/studies/{SEVERE.study}/overview.png")
+    assert full.headers["content-type"] == "image/png"
+    assert Image.open(BytesIO(full.content)).size == (480, 400)
+    small = client.get(f"/studies/{SEVERE.study}/overview.png?width=120")
+    assert Image.open(BytesIO(small.content)).size == (120, 100)
+
+
+def test_the_overview_shows_the_pixels_of_the_dicom_file(client: httpx.Client) -> None:
+    image = Image.open(BytesIO(client.get(f"/studies/{SEVERE.study}/overview.png").content))
+    assert image.getpixel((0, 0)) == (0, 60, 60)
+    assert image.getpixel((479, 399)) == (200, 60, 60)
+
+
+def test_an_overview_that_has_not_changed_is_not_sent_again(client: httpx.Client) -> None:
+    address = f"/studies/{SEVERE.study}/overview.png?width=120"
+    tag = client.get(address).headers["etag"]
+    again = client.get(address, headers={"If-None-Match": tag})
+    assert again.status_code == 304
+    assert again.content == b""
+
+
+def test_a_new_answer_brings_a_new_overview(client: httpx.Client, journal: Journal) -> None:
+    address = f"/studies/{SEVERE.study}/overview.png"
+    tag = client.get(address).headers["etag"]
+    now = time.time()
+    while (job := queue.claim(journal, "other", now)) is not None:  # the two that wait
+        assert queue.finish(journal, job, "other", filed.result(job, refusal="not of interest here"), (), now)
+    late = filed.header(SEVERE.study, f"{SEVERE.study}.1", 99)
+    filed.arrive(journal, late, now=now)
+    filed.close_all(journal, now)
+    worklists.judge_next(journal, {SEVERE.study: SEVERE}, now)
+    answer = client.get(address, headers={"If-None-Match": tag})
+    assert answer.status_code == 200
+    assert answer.headers["etag"] != tag
+
+
+@pytest.mark.parametrize("case", [REFUSED, WAITING, Case(accession_number="unknown")])
+def test_a_study_without_an_overview_says_so(client: httpx.Client, case: Case) -> None:
+    answer = client.get(f"/studies/{case.study}/overview.png")
+    assert answer.status_code == 404
+    assert "there is no overview image" in answer.text
+
+
+def test_an_overview_that_is_gone_or_broken_is_answered_with_words(client: httpx.Client, journal: Journal) -> None:
+    (file,) = (journal.state_dir / "results" / SEVERE.study).glob("*overview.dcm")
+    file.write_bytes(b"not an image")
+    assert "cannot be read" in client.get(f"/studies/{SEVERE.study}/overview.png").text
+    file.unlink()
+    answer = client.get(f"/studies/{SEVERE.study}/overview.png")
+    assert (answer.status_code, answer.text) == (404, "the overview image is no longer on disk\n")
+
+
+@pytest.mark.parametrize("width", ["0", "-5", "99999", "1e3", "１２０", ""])
+def test_a_senseless_width_is_refused(client: httpx.Client, width: str) -> None:
+    answer = client.get(f"/studies/{SEVERE.study}/overview.png", params={"width": width})
+    assert answer.status_code == 400
+    assert "from 16 to 4096" in answer.text
+
+
+# ---- what a browser is told
+
+
+def test_every_answer_forbids_what_the_page_does_not_need(client: httpx.Client) -> None:
+    for address in ("/", "/api/worklist", "/static/page.js", "/nowhere", f"/studies/{SEVERE.study}/overview.png"):
+        headers = client.get(address).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_the_page_has_no_inline_script_or_style_and_names_no_other_host(client: httpx.Client) -> None:
+    files = [client.get("/").text, *(file.read_text() for file in STATIC.iterdir() if file.suffix != ".svg")]
+    for text in files:
+        assert "http://" not in text
+        assert "https://" not in text
+        assert "innerHTML" not in text
+        assert "<style" not in text
+        assert "style=" not in text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost:8080", "[::1]:8080", "LOCALHOST"])
+def test_this_machine_may_ask(client: httpx.Client, host: str) -> None:
+    assert client.get("/api/status", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8080", "localhost.evil.example", ""])
+def test_a_page_under_another_name_may_not(client: httpx.Client, host: str) -> None:
+    answer = client.get("/api/worklist", headers={"Host": host})
+    assert answer.status_code == 400
+    assert SEVERE.accession_number not in answer.text
+
+
+def test_nothing_can_be_written(client: httpx.Client) -> None:
+    assert client.post("/api/worklist").status_code == 405
+    assert client.delete(f"/api/study/{SEVERE.study}").status_code == 405
+
+
+@pytest.mark.parametrize("address", ["/static/../routes.py", "/static/%2e%2e/routes.py", "/static/%2e%2e%2froutes.py"])
+def test_no_address_leads_out_of_the_static_folder(page: Page, address: str) -> None:
+    with socket.create_connection(("127.0.0.1", page.port)) as raw:
+        raw.sendall(f"GET {address} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: raw.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 404")
+
+
+def test_hostile_text_stays_data(client: httpx.Client, journal: Journal) -> None:
+    case = replace(WAITING, accession_number="X1", description="</script><img src=x onerror=alert(1)>")
+    worklists.arrive(journal, case, time.time())
+    assert case.description not in client.get("/").text
+    assert case.description not in client.get(f"/studies/{case.study}").text
+    answer = client.get("/api/worklist")
+    assert answer.headers["content-type"] == "application/json"
+    assert case.description in {study["description"] for study in answer.json()}
+
+
+# ---- health
+
+
+def test_a_healthy_page_says_ok(client: httpx.Client) -> None:
+    answer = client.get("/health")
+    assert (answer.status_code, answer.text) == (200, "ok\n")
+
+
+def test_an_unreadable_journal_is_an_answer_and_not_a_traceback(client: httpx.Client, journal: Journal) -> None:
+    with journal.writing() as database:
+        database.conn.execute("alter table events rename to elsewhere")
+        database.conn.execute("alter table studies rename to nowhere")
+    assert client.get("/health").status_code == 503
+    answer = client.get("/api/worklist")
+    assert answer.status_code == 503
+    assert "the journal cannot be read" in answer.json()["error"]
+
+
+# ---- the stream of events
+
+
+@contextmanager
+def listening(page: Page) -> Iterator[Iterator[tuple[str, dict[str, object]]]]:
+    """The events of one open page: name and data."""
+
+    def events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, object]]]:
+        name = ""
+        for line in lines:
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                yield name, json.loads(line.removeprefix("data: "))
+
+    with httpx.stream("GET", f"{page.url}events", timeout=15.0) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        yield events(answer.iter_lines())
+
+
+def test_an_open_page_gets_the_list_at_once_and_again_when_a_result_arrives(page: Page, journal: Journal) -> None:
+    with listening(page) as events:
+        name, first = next(events)
+        assert name == "worklist"
+        assert len(first["studies"]) == 12
+        worklists.judge_next(journal, {TWELVE[-2].study: replace(TWELVE[-2], right=0.99)}, time.time())
+        name, second = next(events)
+    assert name == "worklist"
+    assert second["version"] > first["version"]
+    assert second["studies"][0]["accession_number"] == TWELVE[-2].accession_number
+
+
+def test_all_open_pages_get_the_same_list_and_it_is_computed_once(
+    page: Page, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = []
+    original = feed.Feed._read
+    monkeypatch.setattr(feed.Feed, "_read", lambda self, version: computed.append(version) or original(self, version))
+    with listening(page) as one, listening(page) as two, listening(page) as three:
+        pages = (one, two, three)
+        for events in pages:
+            next(events)
+        computed.clear()
+        worklists.arrive(journal, Case(accession_number="new", right=0.5), time.time())
+        # an arrival is several events in the journal: the last list has them all
+        lists = [next(data for _, data in events if data["status"]["jobs"].get("queued") == 3) for events in pages]
+    assert lists[0] == lists[1] == lists[2]
+    assert len(computed) == len(set(computed))
+
+
+def test_a_journal_that_cannot_be_read_is_told_to_open_pages(page: Page, journal: Journal) -> None:
+    with listening(page) as events:
+        next(events)
+        with journal.writing() as database:
+            database.conn.execute("alter table events rename to elsewhere")
+        name, data = next(events)
+        assert (name, "the journal cannot be read" in str(data["words"])) == ("trouble", True)
+        with journal.writing() as database:
+            database.conn.execute("alter table elsewhere rename to events")
+        assert any(name == "worklist" for name, _ in events)
+
+
+def test_nothing_is_computed_while_no_page_is_open(settings: Settings, journal: Journal) -> None:
+    looked = []
+
+    class Watched(feed.Feed):
+        async def _look(self) -> float:
+            looked.append(1)
+            return await super()._look()
+
+    async def wait() -> None:
+        async with Watched(journal, settings, poll_s=0.01).running():
+            await asyncio.sleep(0.2)
+
+    asyncio.run(wait())
+    assert looked == []
+
+
+# ---- listening and stopping
+
+
+def test_a_port_in_use_is_a_clear_error_before_anything_starts(settings: Settings, journal: Journal) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        page = Page(settings, journal, port=port)
+        with pytest.raises(OSError, match=f"the page cannot listen on 127.0.0.1 port {port}") as raised:
+            page.start()
+    assert raised.value.errno == errno.EADDRINUSE
+    assert "[web]" in str(raised.value.strerror)
+    assert not page.running
+    page.stop()
+
+
+def test_it_stops_within_a_second_with_streams_open_and_frees_its_port(settings: Settings, journal: Journal) -> None:
+    page = Page(settings, journal, port=0)
+    page.start()
+    with listening(page) as one, listening(page) as two:
+        next(one)
+        next(two)
+        started = time.monotonic()
+        page.stop()
+        took_s = time.monotonic() - started
+        assert list(one) == list(two) == []
+    assert not page.running
+    assert took_s < 1.0
+    again = Page(settings, journal, port=page.port)
+    again.start()
+    assert httpx.get(f"{again.url}health").text == "ok\n"
+    again.stop()
+
+
+def test_serving_ends_when_it_is_told_to(settings: Settings, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    started: list[Page] = []
+    original = Page.start
+    monkeypatch.setattr(Page, "start", lambda page: (started.append(page), original(page)))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    chosen = settings.model_copy(update={"web": settings.web.model_copy(update={"port": port})})
+    thread = threading.Thread(target=serve, args=(chosen, journal, stop))
+    thread.start()
+    deadline = time.monotonic() + 5
+    while not (started and started[0].running) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+    stop.set()
+    thread.join(3.0)
+    assert not thread.is_alive()
