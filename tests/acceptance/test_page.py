@@ -1,0 +1,307 @@
+"""The worklist page in a real browser: what a radiologist sees and can do."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from tests import peers, worklists
+from tests.worklists import TWELVE, Case
+from triage_node.config import Settings
+from triage_node.journal import Journal
+from triage_node.web import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, ConsoleMessage
+    from playwright.sync_api import Page as Tab
+
+pytestmark = pytest.mark.peers
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+SEVERE = TWELVE[5]
+NEXT = TWELVE[-2]  # the one that the analyst takes next
+HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
+# What the browser itself says when the node is gone; everything else on the console is ours.
+CONNECTION = re.compile(r"net::ERR_|Failed to load resource")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = peers.require("chromium", package="chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(path), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path, "test")
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def page(journal: Journal) -> Iterator[Page]:
+    page = Page(Settings(folder=journal.state_dir), journal, port=0)
+    page.start()
+    yield page
+    page.stop()
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Tab]:
+    """A tab whose test fails when anything is said on its console."""
+    context = browser.new_context(viewport={"width": 1920, "height": 1080})
+    tab = context.new_page()
+    said: list[str] = []
+
+    def listen(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not CONNECTION.search(message.text):
+            said.append(message.text)
+
+    tab.on("console", listen)
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    yield tab
+    context.close()
+    assert said == []
+
+
+def open_list(tab: Tab, page: Page) -> None:
+    tab.goto(page.url)
+    expect(tab.locator("#connection")).to_have_attribute("data-state", "live")
+
+
+def shown(tab: Tab) -> list[str]:
+    """Accession numbers from top to bottom, by where they are on screen."""
+    rows = [(row.bounding_box(), row.locator(".study b").inner_text()) for row in tab.locator("#rows .row").all()]
+    return [name for box, name in sorted((box["y"], name) for box, name in rows if box)]
+
+
+def selected(tab: Tab) -> str:
+    return tab.locator('#rows .row[aria-selected="true"] .study b').inner_text()
+
+
+def test_the_list_shows_every_study_in_reading_order_with_its_numbers(tab: Tab, page: Page, journal: Journal) -> None:
+    worklists.fill(journal, TWELVE, time.time())
+    open_list(tab, page)
+    expect(tab.locator("#rows .row")).to_have_count(12)
+    names = shown(tab)
+    assert names[:3] == [SEVERE.accession_number, "2026-004718", "2026-004713"]
+    first = tab.locator(f'#rows .row[data-uid="{SEVERE.study}"]')
+    expect(first.locator(".mark")).to_have_attribute("data-level", "HIGH")
+    expect(first.locator(".bar.right b")).to_have_text("62%")
+    expect(first.locator(".bar.left b")).to_have_text("71%")
+    expect(first.locator(".grade b")).to_have_text("CT-3")
+    expect(first.locator(".probability")).to_have_text("0.97")
+    expect(first.locator(".movement")).to_contain_text("5")
+    expect(first.locator(".wait b")).to_have_text(re.compile(r"2[34] min"))
+    refused = tab.locator(f'#rows .row[data-uid="{TWELVE[3].study}"]')
+    expect(refused.locator(".state")).to_contain_text("not analysed because no image lies at 112.5 mm")
+    without = tab.locator(f'#rows .row[data-uid="{TWELVE[4].study}"]')
+    expect(without.locator(".probability")).to_have_text("not provided")
+    expect(tab.locator("#counts")).to_have_text(re.compile(r"2\s*waiting\s*8\s*judged\s*2\s*not analysed"))
+    expect(tab.get_by_text("NOT FOR DIAGNOSTIC USE").first).to_be_visible()
+
+
+def test_the_right_lung_is_on_the_left_of_the_screen(tab: Tab, page: Page, journal: Journal) -> None:
+    worklists.fill(journal, TWELVE[:1], time.time())
+    open_list(tab, page)
+    right, left = tab.locator("#rows .bar.right").bounding_box(), tab.locator("#rows .bar.left").bounding_box()
+    assert right is not None
+    assert left is not None
+    assert right["x"] + right["width"] <= left["x"]
+
+
+def test_a_result_moves_its_study_on_screen_without_a_reload(tab: Tab, page: Page, journal: Journal) -> None:
+    worklists.fill(journal, TWELVE, time.time())
+    open_list(tab, page)
+    tab.evaluate("() => { window.loadedOnce = true; }")
+    tab.keyboard.press("j")
+    before = selected(tab)
+    row = tab.locator(f'#rows .row[data-uid="{NEXT.study}"]')
+    expect(row.locator(".rank > b")).to_have_text("11")
+    worklists.judge_next(journal, {NEXT.study: replace(NEXT, right=0.82, left=0.3)}, time.time())
+    started = time.monotonic()
+    expect(row.locator(".rank > b")).to_have_text("2", timeout=5000)
+    took_s = time.monotonic() - started
+    expect(row).to_have_class(re.compile("moved"))
+    expect(tab.locator("#announcement")).to_contain_text(
+        f"Study {NEXT.accession_number} is judged and moved from 11 to 2."
+    )
+    expect(row).to_have_css("transform", "matrix(1, 0, 0, 1, 0, 88)")  # the place of the second row, once it has moved
+    assert shown(tab)[1] == NEXT.accession_number
+    assert selected(tab) == before
+    assert tab.evaluate("() => window.loadedOnce") is True
+    print(f"on screen {took_s:.2f} s after the result was committed")
+
+
+def test_the_list_is_used_by_keyboard_alone(tab: Tab, page: Page, journal: Journal) -> None:
+    worklists.fill(journal, TWELVE, time.time())
+    open_list(tab, page)
+    names = shown(tab)
+    assert selected(tab) == names[0]
+    for key, place in (("j", 1), ("ArrowDown", 2), ("k", 1), ("ArrowUp", 0), ("k", 0), ("End", 11), ("Home", 0)):
+        tab.keyboard.press(key)
+        assert selected(tab) == names[place], key
+        expect(tab.locator('#rows .row[aria-selected="true"]')).to_be_focused()
+    expect(tab.locator("#panel h2")).to_have_text(names[0])
+    tab.keyboard.press("t")
+    expect(tab.locator("#order")).to_have_text("Order of arrival")
+    expect(tab.locator('#rows .row[aria-rowindex="2"] .study b')).to_have_text(TWELVE[0].accession_number)
+    assert selected(tab) == names[0]
+    tab.keyboard.press("t")
+    tab.keyboard.press("/")
+    expect(tab.locator("#filter")).to_be_focused()
+    tab.keyboard.type("schädel")
+    expect(tab.locator("#rows .row")).to_have_count(1)
+    expect(tab.locator("#matches")).to_have_text("1 of 12")
+    tab.keyboard.press("Escape")
+    expect(tab.locator("#rows .row")).to_have_count(12)
+    tab.keyboard.press("?")
+    expect(tab.locator("#keys")).to_be_visible()
+    tab.keyboard.press("Escape")
+    expect(tab.locator("#keys")).to_be_hidden()
+    tab.keyboard.press("Home")
+    tab.keyboard.press("j")
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#study h2")).to_have_text(names[1])
+    tab.keyboard.press("Escape")
+    expect(tab.locator('#rows .row[aria-selected="true"] .study b')).to_have_text(names[1])
+
+
+def test_the_overview_of_the_selected_study_is_shown_large(tab: Tab, page: Page, journal: Journal) -> None:
+    worklists.fill(journal, TWELVE, time.time())
+    open_list(tab, page)
+    image = tab.locator("#panel img.overview")
+    expect(image).to_have_js_property("naturalWidth", 480)
+    expect(image).to_have_attribute("src", re.compile(re.escape(SEVERE.study)))
+    thumbnail = tab.locator(f'#rows .row[data-uid="{SEVERE.study}"] .thumb img')
+    expect(thumbnail).to_have_js_property("naturalWidth", 160)
+    expect(tab.locator("#panel")).to_contain_text("1,550 ml")
+    tab.locator(f'#rows .row[data-uid="{TWELVE[3].study}"]').click()
+    expect(tab.locator("#panel .no-picture")).to_have_text("Not analysed: there is no overview image.")
+
+
+def test_a_study_page_tells_the_whole_story_and_keeps_current(tab: Tab, page: Page, journal: Journal) -> None:
+    worklists.fill(journal, TWELVE, time.time())
+    tab.goto(f"{page.url}studies/{NEXT.study}")
+    study = tab.locator("#study")
+    expect(study).to_contain_text("Not judged yet")
+    worklists.judge_next(journal, {NEXT.study: replace(NEXT, right=0.5, warnings=("a tilted gantry",))}, time.time())
+    expect(study.locator(".numbers .large").first).to_have_text("50%")
+    expect(study.locator("img.overview")).to_have_js_property("naturalWidth", 480)
+    expect(study.locator(".warnings")).to_contain_text("a tilted gantry")
+    for words in ("preferred by the selection rule", "nothing new", "sent nowhere", "study judged", "ground glass"):
+        expect(study).to_contain_text(words)
+
+
+def test_an_unknown_study_is_said_to_be_unknown(tab: Tab, page: Page) -> None:
+    tab.goto(f"{page.url}studies/1.2.3")
+    expect(tab.locator("#study")).to_contain_text("no study 1.2.3 is known to this node")
+
+
+def test_text_from_a_header_is_never_markup(tab: Tab, page: Page, journal: Journal) -> None:
+    case = Case(accession_number=HOSTILE[:16], description=HOSTILE, refusal=f"the series {HOSTILE} has a gap")
+    worklists.fill(journal, (case,), time.time())
+    open_list(tab, page)
+    row = tab.locator("#rows .row")
+    expect(row.locator(".study .about .dicom")).to_have_text(HOSTILE)
+    expect(row.locator(".state")).to_contain_text(HOSTILE)
+    expect(tab.locator("#panel")).to_contain_text(HOSTILE)
+    assert tab.locator("#rows img[src='x'], #panel img, #main script").count() == 0
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#study")).to_contain_text(HOSTILE)
+    assert tab.locator("#study img, #study script").count() == 0
+    assert tab.title() not in ("1", "2")
+
+
+def test_a_lost_node_is_never_silent_and_comes_back_by_itself(tab: Tab, journal: Journal) -> None:
+    worklists.fill(journal, TWELVE, time.time())
+    settings = Settings(folder=journal.state_dir)
+    first = Page(settings, journal, port=0)
+    first.start()
+    open_list(tab, first)
+    expect(tab.locator("#banner")).to_be_hidden()
+    first.stop()
+    expect(tab.locator("#banner")).to_contain_text("This list may be out of date since", timeout=10_000)
+    expect(tab.locator("#connection")).to_contain_text("reconnecting")
+    expect(tab.locator("#rows .row")).to_have_count(12)
+    second = Page(settings, journal, port=first.port)
+    second.start()
+    expect(tab.locator("#connection")).to_have_attribute("data-state", "live", timeout=15_000)
+    expect(tab.locator("#banner")).to_be_hidden()
+    second.stop()
+
+
+def test_a_node_that_cannot_read_its_journal_is_shown_as_such(tab: Tab, page: Page, journal: Journal) -> None:
+    worklists.fill(journal, TWELVE[:2], time.time())
+    open_list(tab, page)
+    with journal.writing() as database:
+        database.conn.execute("alter table events rename to elsewhere")
+    expect(tab.locator("#banner")).to_contain_text("The node says: the journal cannot be read", timeout=10_000)
+    expect(tab.locator("#connection")).to_have_attribute("data-state", "trouble")
+
+
+def test_an_empty_list_says_what_to_do(tab: Tab, page: Page, journal: Journal) -> None:
+    open_list(tab, page)
+    expect(tab.locator("#empty")).to_contain_text("TRIAGE@127.0.0.1:11112")
+    worklists.arrive(journal, NEXT, time.time())
+    expect(tab.locator("#rows .row .study b")).to_have_text(NEXT.accession_number)
+    expect(tab.locator("#empty")).to_be_hidden()
+
+
+def test_two_thousand_studies_stay_quick_to_walk_through(tab: Tab, page: Page, journal: Journal) -> None:
+    now = time.time()
+    for number in range(2000):
+        worklists.arrive(journal, Case(accession_number=f"A{number:04d}"), now - 2000 + number, slices=1)
+    open_list(tab, page)
+    expect(tab.locator("#grid")).to_have_attribute("aria-rowcount", "2001")
+    assert tab.locator("#rows .row").count() < 60
+    tab.keyboard.press("End")
+    expect(tab.locator('#rows .row[aria-selected="true"] .study b')).to_have_text("A1999")
+    expect(tab.locator('#rows .row[aria-selected="true"]')).to_be_in_viewport(ratio=0.9)
+    tab.keyboard.press("PageUp")
+    assert selected(tab) < "A1999"
+    tab.keyboard.press("Home")
+    expect(tab.locator('#rows .row[aria-selected="true"]')).to_be_in_viewport(ratio=0.9)
+    assert selected(tab) == "A0000"
+
+
+def test_reduced_motion_is_respected(browser: Browser, page: Page, journal: Journal) -> None:
+    worklists.fill(journal, TWELVE[:2], time.time())
+    context = browser.new_context(reduced_motion="reduce")
+    tab = context.new_page()
+    open_list(tab, page)
+    expect(tab.locator("#rows .row").first).to_have_css("transition-property", "none")
+    context.close()
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (1024, 768), (768, 1024)])
+def test_nothing_sticks_out_of_the_screen(
+    browser: Browser, page: Page, journal: Journal, size: tuple[int, int]
+) -> None:
+    worklists.fill(journal, TWELVE, time.time())
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    tab = context.new_page()
+    open_list(tab, page)
+    assert tab.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+    expect(tab.locator(".notice")).to_be_in_viewport()
+    expect(tab.locator("#rows .row").first).to_be_in_viewport()
+    expect(tab.locator("#panel h2")).to_be_in_viewport()
+    context.close()
