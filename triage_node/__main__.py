@@ -6,6 +6,7 @@ in use; 4 another node holds the state directory; 5 some studies were not analys
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import time
 from dataclasses import asdict
@@ -178,6 +179,8 @@ def logs(
     import json as json_text
 
     settings = _settings(config_path, "logs")
+    if not follow and not logbook.file_of(settings.state_dir).parent.is_dir():
+        raise TriageError(f"no log in {settings.state_dir}: the node has not been started with this configuration")
     try:
         for event in logbook.read(settings.state_dir, study=study, follow=follow):
             typer.echo(json_text.dumps(event) if json else logbook.sentence(event))
@@ -259,14 +262,14 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 def main() -> None:
     """Run a command; what goes wrong on purpose is one clear message, not a traceback."""
     try:
-        app()
+        app(prog_name="triage-node")
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(USAGE)
     except StateInUse as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(IN_USE)
-    except TriageError as error:
+    except (TriageError, sqlite3.Error, OSError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(FAILED)
 

@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import json
+import logging
+import re
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+import typer
+
+from tests import filed
+from tests.running import free_port
+from triage_node import __main__ as command_line
+from triage_node import config, logbook, node
+from triage_node.journal import Journal, outbox, queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+GROUP = typer.main.get_command(command_line.app)
+COMMANDS: dict[str, Any] = GROUP.commands  # type: ignore[attr-defined]
+READING = ("worklist", "status", "study", "logs", "requeue", "echo", "check-config")
+STUDY = "1.2.826.1"
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    """Give pytest its own logging back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            root.removeHandler(handler)
+            handler.close()
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    file = tmp_path / "node.toml"
+    file.write_text(
+        f"[intake]\nport = {free_port()}\n[web]\nport = {free_port()}\n"
+        f'[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {free_port()}\n'
+    )
+    return file
+
+
+@pytest.fixture
+def filled(config_file: Path) -> Path:
+    """The configuration of a node that has judged a study and given up one of its objects."""
+    settings = config.load(config_file)
+    journal = Journal(settings.state_dir, "analyst")
+    filed.queued(journal, STUDY, now=time.time() - 100)
+    job = queue.claim(journal, "analyst", time.time())
+    assert job is not None
+    assert queue.finish(journal, job, "analyst", filed.result(job), settings.destinations, time.time())
+    first = outbox.due(journal, "pacs", time.time())[0]
+    outbox.record(journal, first, "failed", status=None, words="dead", now=time.time(), retry_at=None)
+    journal.close()
+    logbook.configure("analyst", settings.state_dir, settings.log, console=False)
+    logbook.get().info("study judged", study=STUDY)
+    logbook.get().info("another", study="9.9")
+    return config_file
+
+
+class Answer:
+    def __init__(self, status: int, output: str, errors: str) -> None:
+        self.status, self.output, self.errors = status, output, errors
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.output)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """The command line as `triage-node ARGUMENTS`, in this process."""
+
+    def call(*arguments: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["triage-node", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        written = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int | None)
+        assert "Traceback" not in written.err
+        return Answer(code or 0, written.out, written.err)
+
+    return call
+
+
+# ---------------------------------------------------------------------- help
+
+
+def test_the_commands_are_those_of_the_design() -> None:
+    named = "serve demo analyze send worklist status study logs requeue echo check-config conformance"
+    assert {name for name, command in COMMANDS.items() if not command.hidden} == set(named.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_every_option_has_a_help_text(name: str, run) -> None:
+    command = COMMANDS[name]
+    assert re.fullmatch(r"[A-Z].{20,}\.", command.get_short_help_str(200))
+    for parameter in command.params:
+        if not command.hidden:
+            assert getattr(parameter, "help", ""), f"{name} {parameter.name}"
+    answer = run(name, "--help")
+    assert answer.status == 0
+    assert "Usage: triage-node" in answer.output
+
+
+@pytest.mark.parametrize("name", READING)
+def test_every_reading_command_takes_config_and_json(name: str) -> None:
+    options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    assert {"--config", "--json"} <= options
+
+
+def test_without_arguments_the_help_is_shown_with_the_notice(run) -> None:
+    answer = run("--help")
+    assert answer.status == 0
+    assert "NOT FOR DIAGNOSTIC USE" in answer.output
+    assert run("--version").output == f"triage-node {command_line.__version__}\n"
+
+
+def test_the_exit_status_of_each_error_is_documented_where_the_constants_are() -> None:
+    documented = {int(number) for number in re.findall(r"(?:^|[;:] )(\d) ", command_line.__doc__.replace("\n", " "))}
+    assert documented == {0, 1, 2, 3, 4, 5}
+    assert (command_line.FAILED, command_line.USAGE, node.CANNOT_LISTEN, command_line.IN_USE) == (1, 2, 3, 4)
+
+
+# ---------------------------------------------------------------------- errors are one clear line
+
+
+@pytest.mark.parametrize("arguments", [("no-such-command",), ("study",), ("worklist", "--no-such-option")])
+def test_wrong_usage_is_status_2(arguments: tuple[str, ...], run) -> None:
+    answer = run(*arguments)
+    assert answer.status == 2
+    assert "Usage: triage-node" in answer.errors
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve",),
+        ("worklist",),
+        ("status",),
+        ("study", STUDY),
+        ("logs",),
+        ("requeue",),
+        ("echo",),
+        ("check-config",),
+        ("send", "."),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_configuration_that_is_not_there_is_status_2_for_every_command(arguments, run, tmp_path: Path) -> None:
+    answer = run(*arguments, "--config", tmp_path / "none.toml")
+    assert answer.status == 2
+    assert answer.errors == f"cannot read the configuration {tmp_path}/none.toml: No such file or directory\n"
+    assert answer.output == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [("worklist",), ("status",), ("study", STUDY), ("requeue",)], ids=lambda arguments: arguments[0]
+)
+def test_before_the_node_was_started_there_is_nothing_to_read(arguments, run, config_file: Path) -> None:
+    answer = run(*arguments, "--config", config_file)
+    assert answer.status == 1
+    assert re.fullmatch(
+        r"no journal in .*/state: the node has not been started with this configuration\n", answer.errors
+    )
+    assert not (config_file.parent / "state").exists()
+
+
+def test_there_is_no_log_before_the_node_was_started(run, config_file: Path) -> None:
+    answer = run("logs", "--config", config_file)
+    assert (answer.status, answer.errors.startswith("no log in ")) == (1, True)
+
+
+def test_an_unknown_study_is_status_1(run, filled: Path) -> None:
+    answer = run("study", "9.9.9", "--config", filled)
+    assert (answer.status, answer.output) == (1, "")
+    assert re.fullmatch(r"no study 9\.9\.9 in .*/state\n", answer.errors)
+
+
+def test_a_journal_that_is_none_is_one_clear_line(run, filled: Path) -> None:
+    (filled.parent / "state" / "journal.sqlite").write_bytes(b"no database" * 100)
+    for path in (filled.parent / "state").glob("journal.sqlite-*"):
+        path.unlink()
+    answer = run("worklist", "--config", filled)
+    assert answer.status == 1
+    assert re.fullmatch(r"the journal .*journal\.sqlite cannot be used: file is not a database\n", answer.errors)
+
+
+# ---------------------------------------------------------------------- check-config
+
+
+def test_check_config_says_what_it_has_read(run, config_file: Path) -> None:
+    answer = run("check-config", "--config", config_file)
+    assert answer.status == 0
+    assert answer.output == f"{config_file} is valid; state directory {config_file.parent / 'state'}\n"
+
+
+def test_check_config_prints_every_key_as_json(run, config_file: Path) -> None:
+    printed = run("check-config", "--config", config_file, "--json").json
+    assert printed == config.load(config_file).model_dump(mode="json")
+    assert set(printed) == {"node", "intake", "completion", "analysis", "worklist", "destinations", "web", "log"}
+
+
+def test_check_config_lists_every_problem_and_is_status_2(run, config_file: Path) -> None:
+    config_file.write_text("[node]\ncolour = 1\n[web]\nport = 0\n")
+    answer = run("check-config", "--config", config_file, "--json")
+    assert (answer.status, answer.output) == (2, "")
+    assert answer.errors.splitlines() == [
+        f"{config_file}:",
+        "  node.colour: unknown key; allowed here: ae_title, state_dir",
+        "  web.port: found 0; allowed: greater than or equal to 1",
+    ]
+
+
+# ---------------------------------------------------------------------- reading commands
+
+
+def test_the_worklist_is_a_table_or_a_list_of_json_objects(run, filled: Path) -> None:
+    shown = run("worklist", "--config", filled)
+    assert shown.status == 0
+    assert "NOT FOR DIAGNOSTIC USE" in shown.output
+    (row,) = run("worklist", "--config", filled, "--json").json
+    assert (row["rank"], row["study_instance_uid"], row["state"]) == (1, STUDY, "judged")
+    assert row["affected_fraction"] == pytest.approx(0.3)
+
+
+def test_the_status_has_counts_and_is_1_while_the_node_does_not_run(run, filled: Path) -> None:
+    answer = run("status", "--config", filled, "--json")
+    assert answer.status == 1
+    assert answer.json == {
+        "version": command_line.__version__,
+        "running": False,
+        "instances": 3,
+        "open_series": 0,
+        "studies": 1,
+        "open_associations": 0,
+        "quarantined": 0,
+        "jobs": {"done": 1},
+        "deliveries": {"pacs": {"given up": 1, "queued": 3}},
+    }
+    lock = node.StateLock(filled.parent / "state")
+    assert run("status", "--config", filled).status == 0
+    lock.release()
+
+
+def test_a_study_is_shown_and_printed(run, filled: Path) -> None:
+    assert "Measurements" in run("study", STUDY, "--config", filled).output
+    report = run("study", STUDY, "--config", filled, "--json").json
+    assert set(report) >= {"state", "series", "measurements", "not_analysed", "objects", "events", "notice"}
+
+
+def test_logs_are_sentences_or_json_lines_of_one_study_or_all(run, filled: Path) -> None:
+    assert [line.split("  ")[-1] for line in run("logs", "--config", filled).output.splitlines()] == [
+        f"study={STUDY}",
+        "study=9.9",
+    ]
+    (line,) = run("logs", "--config", filled, "--study", STUDY, "--json").output.splitlines()
+    assert json.loads(line)["event"] == "study judged"
+
+
+def test_what_was_given_up_is_requeued_by_name(run, filled: Path) -> None:
+    assert run("requeue", "--config", filled, "--study", "9.9", "--json").json == {"requeued": 0}
+    assert run("requeue", "--config", filled, "--destination", "pacs", "--json").json == {"requeued": 4}
+    answer = run("requeue", "--config", filled, "--destination", "other")
+    assert (answer.status, answer.errors) == (1, "no destination 'other'; configured are: pacs\n")
+
+
+def test_echo_names_each_that_does_not_answer_and_is_status_1(config_file: Path) -> None:
+    """In its own process: pynetdicom leaves the socket of a refused connection to the garbage collector."""
+    program = [sys.executable, "-m", "triage_node", "echo", "--config", str(config_file), "--json"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    answers = json.loads(done.stdout)
+    assert [(entry["name"], entry["ok"]) for entry in answers] == [("this node", False), ("pacs", False)]
+    assert all("does not answer" in entry["answer"] for entry in answers)
+
+
+def test_the_conformance_statement_is_printed(run) -> None:
+    answer = run("conformance")
+    assert answer.status == 0
+    assert "1.2.840.10008.5.1.4.1.1.2" in answer.output
+
+
+# ---------------------------------------------------------------------- folders
+
+
+def test_sending_a_folder_without_dicom_or_to_nobody_is_one_clear_line(run, config_file: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "note.txt").write_text("no DICOM")
+    answer = run("send", empty, "--config", config_file)
+    assert (answer.status, answer.errors.strip()) == (1, f"no DICOM file in {empty}")
+    answer = run("send", empty, "--config", config_file, "--to", "PACS")
+    assert (answer.status, answer.errors) == (1, "'PACS' is not AE@HOST:PORT, for example PACS@127.0.0.1:11113\n")
+
+
+def test_analysing_a_folder_without_dicom_is_one_clear_line(run, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    answer = run("analyze", empty, "--out", tmp_path / "out", "--json")
+    assert (answer.status, answer.json) == (1, [])
+    assert answer.errors == f"no DICOM study in {empty}\n"
+    answer = run("analyze", empty, "--out", tmp_path / "out", "--method", "magic")
+    assert answer.status == 2
+    assert "method: found \"magic\"; allowed: 'threshold'" in answer.errors
+
+
+def test_the_program_runs_as_a_module_and_a_reader_that_goes_away_is_no_error(filled: Path) -> None:
+    program = [sys.executable, "-m", "triage_node", "logs", "--config", str(filled)]
+    whole = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert len(whole.stdout.splitlines()) == 2
+    with logbook.file_of(filled.parent / "state").open("a") as file:
+        file.write(json.dumps({"event": "x" * 100}) * 1 + "\n")
+        file.write((json.dumps({"event": "x" * 100}) + "\n") * 5000)
+    head = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert head.stdout
+    assert head.stderr
+    head.stdout.readline()
+    head.stdout.close()
+    assert "Traceback" not in head.stderr.read()
+    head.stderr.close()
+    head.wait(10)
