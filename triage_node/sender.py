@@ -16,14 +16,15 @@ from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, _config
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
-from triage_node import logbook
+from triage_node import conformance, logbook
 from triage_node.errors import DeliveryFailed
 from triage_node.journal import outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pynetdicom.association import Association
+    from structlog.typing import FilteringBoundLogger
 
     from triage_node.config import DestinationSection, Settings
     from triage_node.journal import Journal
@@ -31,9 +32,15 @@ if TYPE_CHECKING:
 
 JITTER = 0.2  # share by which a pause is shortened or lengthened, so that many nodes do not call in step
 IDLE_POLL_S = 5.0
+STOP_GRACE_S = 2.0
 # PS3.4 table B.2-1 and PS3.7 annex C: which answers mean that a later attempt can succeed
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
-_TRY_AGAIN = (0x0110, 0x0122, 0x0124, 0x0213)  # processing failure, not supported now, not authorised, resource limitation
+_TRY_AGAIN = (
+    0x0110,
+    0x0122,
+    0x0124,
+    0x0213,
+)  # processing failure, not supported now, not authorised, resource limitation
 
 
 def outcome_of(status: int) -> outbox.Outcome:
@@ -62,6 +69,7 @@ class Sender(threading.Thread):
         self._journal = journal
         self._woken = threading.Event()
         self._stopped = False
+        self._association: Association | None = None
         self._log = logbook.get().bind(destination=destination.name)
 
     def wake(self) -> None:
@@ -69,9 +77,18 @@ class Sender(threading.Thread):
         self._woken.set()
 
     def stop(self) -> None:
-        """Finish the object that is under way and end."""
+        """Finish the object that is under way and end; a destination that takes its time is cut off."""
         self._stopped = True
         self._woken.set()
+        cut = threading.Timer(STOP_GRACE_S, self._cut)
+        cut.daemon = True
+        cut.start()
+
+    def _cut(self) -> None:
+        association = self._association
+        if association is not None and association.is_established:
+            association.abort()
+            association.dimse.msg_queue.put((None, None))  # who waits for an answer learns that there will be none
 
     def run(self) -> None:
         """Send what is due, sleep until the next is."""
@@ -82,7 +99,7 @@ class Sender(threading.Thread):
                     self._deliver(batch)
                     continue
                 at = outbox.next_at(self._journal, self._destination.name)
-            except Exception:  # the border of delivery: a fault with one object must not end the queue
+            except Exception:  # noqa: BLE001  # the border of delivery: a fault with one object must not end the queue
                 self._log.exception("delivery failed")
                 at = None
             wait_s = IDLE_POLL_S if at is None else min(IDLE_POLL_S, at - time.time())
@@ -91,62 +108,89 @@ class Sender(threading.Thread):
 
     def _deliver(self, batch: Sequence[Outgoing]) -> None:
         log = self._log.bind(study=batch[0].study_instance_uid)
-        try:
-            association = associate(self._settings.node.ae_title, self._destination, batch)
-        except DeliveryFailed as failure:
-            for outgoing in batch:
-                self._record(outgoing, "failed", None, str(failure))
-            log.warning("destination not reached", why=str(failure), attempts=batch[0].attempts + 1)
+        readable: dict[Outgoing, str] = {}
+        for outgoing in batch:
+            try:
+                readable[outgoing] = transfer_syntax_of(outgoing)
+            except DeliveryFailed as failure:
+                self._record(outgoing, failure)
+                log.warning("object not stored", outcome="failed", kind=outgoing.kind, answer=str(failure))
+        if not readable:
             return
         try:
-            for outgoing in batch:
+            association = associate(self._settings.node.ae_title, self._destination, readable)
+        except DeliveryFailed as failure:
+            for outgoing in readable:
+                self._record(outgoing, failure)
+            log.warning("destination not reached", why=str(failure), attempts=batch[0].attempts + 1)
+            return
+        self._association = association
+        try:
+            for outgoing in readable:
                 if self._stopped:
                     return
-                started = time.monotonic()
-                status: int | None
-                try:
-                    status, words = answer = store(association, outgoing)
-                    outcome = outcome_of(answer[0])
-                except DeliveryFailed as failure:
-                    status, words = failure.status, str(failure)
-                    outcome = "failed" if failure.retry else "refused"
-                self._record(outgoing, outcome, status, words)
-                line = {"kind": outgoing.kind, "seconds": round(time.monotonic() - started, 3), "answer": words}
-                if outcome == "stored":
-                    log.info("object stored", **line)
-                else:
-                    log.warning(f"object {outcome}", **line)
+                self._send(association, outgoing, log)
         finally:
+            self._association = None
             if association.is_established:
                 association.release()
 
-    def _record(self, outgoing: Outgoing, outcome: outbox.Outcome, status: int | None, words: str) -> None:
+    def _send(self, association: Association, outgoing: Outgoing, log: FilteringBoundLogger) -> None:
+        started = time.monotonic()
+        try:
+            answer: tuple[int, str] | DeliveryFailed = store(association, outgoing)
+        except DeliveryFailed as failure:
+            answer = failure
+        outcome = self._record(outgoing, answer)
+        words = str(answer) if isinstance(answer, DeliveryFailed) else answer[1]
+        line = {"kind": outgoing.kind, "seconds": round(time.monotonic() - started, 3), "answer": words}
+        if outcome == "stored":
+            log.info("object stored", **line)
+        else:
+            log.warning("object not stored", outcome=outcome, **line)
+
+    def _record(self, outgoing: Outgoing, answer: tuple[int, str] | DeliveryFailed) -> outbox.Outcome:
+        outcome: outbox.Outcome
+        status: int | None
+        if isinstance(answer, DeliveryFailed):
+            outcome, status, words = "failed" if answer.retry else "refused", answer.status, str(answer)
+        else:
+            outcome, (status, words) = outcome_of(answer[0]), answer
         now = time.time()
         retry_at = None
         if outcome == "failed" and now - outgoing.queued_at < self._destination.give_up_after_h * 3600:
             retry_at = now + pause_s(self._destination, outgoing.attempts + 1, jitter=random.uniform(-1, 1))
         outbox.record(self._journal, outgoing, outcome, status=status, words=words, now=now, retry_at=retry_at)
+        return outcome
 
 
-def associate(ae_title: str, destination: DestinationSection, batch: Sequence[Outgoing]) -> Association:
-    """Open an association that offers what the batch needs.
+def associate(ae_title: str, destination: DestinationSection, objects: Mapping[Outgoing, str]) -> Association:
+    """Open an association that offers what `objects` (each with its transfer syntax) need.
 
-    Raises DeliveryFailed when the destination cannot be reached or does not want to talk.
+    Raises DeliveryFailed when the destination cannot be reached, does not want to talk, or takes none of them.
     """
     _config.LOG_HANDLER_LEVEL = "none"
     ae = AE(ae_title=ae_title)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = destination.timeout_s
     ae.maximum_pdu_size = 131_072
-    for context in sorted({(outgoing.sop_class_uid, transfer_syntax_of(outgoing)) for outgoing in batch}):
-        ae.add_requested_context(context[0], context[1])
-    association = ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
+    for sop_class_uid, syntax in sorted({(outgoing.sop_class_uid, syntax) for outgoing, syntax in objects.items()}):
+        # The default transfer syntax must be offered along with another uncompressed one (PS3.5 section 10.1)
+        offered = conformance.UNCOMPRESSED if syntax in conformance.UNCOMPRESSED else (syntax,)
+        ae.add_requested_context(sop_class_uid, list(offered))
+    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    try:
+        association = ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
+    except OSError as error:  # the host has no address
+        raise DeliveryFailed(f"{where} cannot be reached: {error.strerror or error}", retry=True) from error
     if association.is_established:
         return association
-    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
     if association.is_rejected:
         answer = association.acceptor.primitive
         why = "" if answer is None else f": {answer.result_str}, {answer.reason_str}"
         raise DeliveryFailed(f"{where} rejected the association{why}", retry=True)
+    if association.rejected_contexts:
+        kinds = ", ".join(sorted({outgoing.kind for outgoing in objects}))
+        raise DeliveryFailed(f"{where} accepts no such objects ({kinds})", retry=False)
     if association.is_aborted:
         raise DeliveryFailed(f"{where} did not accept the connection or aborted it", retry=True)
     raise DeliveryFailed(f"{where} cannot be reached", retry=True)
@@ -167,13 +211,14 @@ def store(association: Association, outgoing: Outgoing) -> tuple[int, str]:
     """
     if not association.is_established:
         raise DeliveryFailed("the association was lost before the object was sent", retry=True)
-    try:
-        answer = association.send_c_store(outgoing.path)
-    except ValueError as error:
-        # pynetdicom says so when no accepted presentation context fits the object
+    if outgoing.sop_class_uid not in {str(context.abstract_syntax) for context in association.accepted_contexts}:
         raise DeliveryFailed(
             f"the destination accepts no such object ({outgoing.kind}, SOP class {outgoing.sop_class_uid})", retry=False
-        ) from error
+        )
+    try:
+        answer = association.send_c_store(outgoing.path)
+    except (ValueError, AttributeError, InvalidDicomError) as error:
+        raise DeliveryFailed(f"the {outgoing.kind} object cannot be sent: {error}", retry=True) from error
     except (RuntimeError, OSError) as error:
         raise DeliveryFailed(f"the association was lost while sending: {error}", retry=True) from error
     if "Status" not in answer:

@@ -117,7 +117,8 @@ def requeue(journal: Journal, now: float, *, study: str | None = None, destinati
         parameters.append(destination)
     with journal.writing() as database:
         cursor = database.conn.execute(
-            f"update outbox set state = 'queued', next_at = ?, queued_at = ?, finished_at = null where {where}",
+            "update outbox set state = 'queued', attempts = 0, next_at = ?, queued_at = ?, finished_at = null"
+            f" where {where}",
             (now, now, *parameters),
         )
         journal.note(database, "deliveries requeued", study=study, at=now, objects=cursor.rowcount)
