@@ -6,7 +6,7 @@ import {
   STATES, clock, el, isJudged, ml, mixWords, nameOf, overviewAddress, percent, probabilityWords, studyAddress, studyDate,
 } from "./words.js";
 
-const SETTLED_MS = 150; // while somebody runs through the list with j, volumes are not asked for
+const SETTLED_MS = 120; // while somebody runs through the list with j, neither picture nor volumes are asked for
 
 export class Panel {
   constructor(element) {
@@ -25,7 +25,13 @@ export class Panel {
     if (!same) this.report = null;
     this.#draw(study);
     clearTimeout(this.asked);
-    if (study !== null && this.report === null) this.asked = setTimeout(() => this.#ask(study), SETTLED_MS);
+    if (study !== null && this.report === null) this.asked = setTimeout(() => this.#settled(study), SETTLED_MS);
+  }
+
+  #settled(study) {
+    const image = this.element.querySelector("img.overview:not([src])");
+    if (image !== null) image.src = image.dataset.address;
+    this.#ask(study);
   }
 
   async #ask(study) {
@@ -73,18 +79,18 @@ export class Panel {
       const words = study.state === "not_analysed" ? "Not analysed: there is no overview image." : "Not judged yet: no overview image.";
       return el("p", { class: "no-picture" }, words);
     }
-    const address = overviewAddress(study.study_instance_uid, study.generation);
     const old = this.element.querySelector("img.overview");
-    if (old !== null && old.getAttribute("src") === address) return old;
-    return overviewImage(study);
+    const image = overviewImage(study);
+    return old !== null && old.dataset.address === image.dataset.address ? old : image;
   }
 }
 
+/** The overview of `study`; it is asked for once its `src` is set to its `data-address`. */
 export function overviewImage(study) {
   const image = el("img", {
     class: "overview",
     alt: `Overview image of study ${nameOf(study)}: frontal projection with lesions in colour`,
-    src: overviewAddress(study.study_instance_uid, study.generation),
+    "data-address": overviewAddress(study.study_instance_uid, study.generation),
   });
   image.addEventListener("error", () => {
     image.replaceWith(el("p", { class: "no-picture" }, "The overview image cannot be shown: it is no longer on the node, or cannot be read."));

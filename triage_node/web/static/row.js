@@ -46,9 +46,9 @@ export class Row {
     );
   }
 
-  /** Draw `study`; `place` is its number in the order that is shown, `others` words on the other order. */
-  update(study, place, others) {
-    const shown = JSON.stringify([place, others, { ...study, waiting_s: 0 }]);
+  /** Draw `study`; `place` is its number in the order that is shown. */
+  update(study, place) {
+    const shown = JSON.stringify([place, { ...study, waiting_s: 0 }]);
     if (shown === this.shown) return;
     this.shown = shown;
     this.study = study;
@@ -67,7 +67,7 @@ export class Row {
     write(this.probability, probabilityWords(study));
     this.probability.classList.toggle("none", study.covid_probability === null);
     write(this.state, STATES[study.state] ?? study.state);
-    write(this.reasons, others + reasonWords(study));
+    write(this.reasons, reasonWords(study));
     this.#thumbnail(study);
   }
 

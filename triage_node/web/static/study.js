@@ -58,7 +58,7 @@ export class StudyPage {
     const about = this.#asItem(report);
     const picture = report.measurements === null
       ? el("p", { class: "no-picture" }, report.not_analysed ? "Not analysed: there is no overview image." : "Not judged yet: no overview image.")
-      : old !== null && old.src.endsWith(`generation=${report.generation}`) ? old : overviewImage(about);
+      : this.#picture(about, old);
     this.element.replaceChildren(
       this.#backLink(),
       this.#head(report),
@@ -105,6 +105,13 @@ export class StudyPage {
       el("h3", {}, `Place ${this.item.rank}`, el("small", {}, ` by arrival ${this.item.arrival_rank}`)),
       el("ul", { class: "reasons dicom" }, ...this.item.reasons.map((reason) => el("li", {}, reason))),
     ];
+  }
+
+  #picture(about, old) {
+    const image = overviewImage(about);
+    if (old !== null && old.dataset.address === image.dataset.address) return old;
+    image.src = image.dataset.address;
+    return image;
   }
 
   #asItem(report) {

@@ -14,6 +14,7 @@ export class Worklist {
     this.stream = stream;
     this.byUid = new Map(); // study instance UID -> study
     this.order = []; // UIDs as they are shown
+    this.indexes = new Map(); // UID -> index in `order`
     this.rows = new Map(); // UID -> Row on screen
     this.selected = decodeURIComponent(location.hash.slice(1)) || null;
     this.triaged = true;
@@ -93,6 +94,7 @@ export class Worklist {
       .filter((study) => matches(study, this.filter))
       .sort((a, b) => a[key] - b[key])
       .map((study) => study.study_instance_uid);
+    this.indexes = new Map(this.order.map((uid, index) => [uid, index]));
     this.$grid.setAttribute("aria-rowcount", String(this.order.length + 1));
     write(this.$matches, this.filter ? `${this.order.length} of ${this.byUid.size}` : "");
     this.#draw({ animate });
@@ -141,7 +143,7 @@ export class Worklist {
   /** Move the selection by `step` rows, or to an end with an infinite one. */
   move(step) {
     if (this.order.length === 0) return;
-    const at = this.order.indexOf(this.selected);
+    const at = this.indexes.get(this.selected) ?? -1;
     const next = at < 0 ? 0 : Math.max(0, Math.min(this.order.length - 1, at + step));
     this.select(this.order[next], { focus: true });
   }
@@ -183,8 +185,8 @@ export class Worklist {
 
   /** Scroll the selected row into view. */
   #reveal() {
-    const index = this.order.indexOf(this.selected);
-    if (index < 0) return;
+    const index = this.indexes.get(this.selected);
+    if (index === undefined) return;
     const top = index * this.rowHeight;
     const { scrollTop } = this.$scroll;
     if (top < scrollTop) this.$scroll.scrollTop = top;
@@ -199,10 +201,9 @@ export class Worklist {
     const wanted = new Map();
     for (let index = first; index <= last; index += 1) wanted.set(this.order[index], index);
     // the selected row keeps the keyboard's focus, and a row that leaves the screen is seen leaving
-    const indexes = new Map(this.order.map((uid, index) => [uid, index]));
     for (const [uid, row] of this.rows) {
       if (wanted.has(uid)) continue;
-      const index = indexes.get(uid);
+      const index = this.indexes.get(uid);
       const kept = index !== undefined && (uid === this.selected || row.moving || (animate && row.index !== index));
       if (kept) wanted.set(uid, index);
       else this.#remove(row);
@@ -224,13 +225,9 @@ export class Worklist {
       this.#put(row, index);
     }
     row.element.setAttribute("aria-rowindex", String(index + 2));
-    row.update(study, this.triaged ? study.rank : study.arrival_rank, this.#otherOrder(study));
+    row.update(study, this.triaged ? study.rank : study.arrival_rank);
     row.tick(this.stream.now(), this.status.max_wait_min);
     this.#mark(row);
-  }
-
-  #otherOrder(study) {
-    return !this.triaged && study.rank !== study.arrival_rank ? `triaged: place ${study.rank} · ` : "";
   }
 
   #put(row, index) {
