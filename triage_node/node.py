@@ -36,6 +36,7 @@ LASTING_S = 10.0  # a child that lived this long was not in a crash loop
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _FDS = "TRIAGE_NODE_FDS"
 _LOCK = "node.lock"
+_LOCK_ATTEMPTS, _LOCK_PAUSE_S = 40, 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,21 +58,31 @@ class StateLock:
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise TriageError(f"the state directory {state_dir} cannot be used: {error.strerror}") from error
-        try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(self.fd):
             holder = os.read(self.fd, 32).decode(errors="replace").strip() or "unknown"
             os.close(self.fd)
             raise StateInUse(
                 f"another node (process {holder}) works on {state_dir}: stop it first, or set node.state_dir to another"
                 " folder"
-            ) from None
+            )
         os.ftruncate(self.fd, 0)
         os.write(self.fd, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
         """Let the directory go."""
         os.close(self.fd)
+
+
+def _locked(fd: int) -> bool:
+    """Take the lock; `is_running` of another process holds it for an instant, so once is not enough."""
+    for _ in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 class _Child:
@@ -117,7 +128,7 @@ def is_running(state_dir: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: many may ask at once
     except BlockingIOError:
         return True
     finally:

@@ -128,7 +128,9 @@ class Receiver:
         while self._senders and time.monotonic() < deadline:
             time.sleep(0.05)
         for association in self._server.active_associations:  # each abort blocks for a while
-            threading.Thread(target=association.abort, daemon=True).start()
+            # before its A-ASSOCIATE request there is nothing to abort: the state machine would raise
+            end = association.abort if association.is_established else association.kill
+            threading.Thread(target=end, daemon=True).start()
         deadline = time.monotonic() + ABORT_GRACE_S
         while self._server.active_associations and time.monotonic() < deadline:
             time.sleep(0.05)
