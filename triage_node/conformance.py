@@ -26,17 +26,16 @@ class Service:
     transfer_syntaxes: tuple[str, ...]
 
 
-# A compressed image is filed as it comes.
-EVERY_SYNTAX = tuple(str(uid) for uid in ALL_TRANSFER_SYNTAXES)
 UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+# A compressed image is filed as it comes. Of what a peer offers in one context the first of these is taken: Explicit VR
+# first, since Implicit VR loses the VRs of private elements.
+EVERY_SYNTAX = (*UNCOMPRESSED, *(str(uid) for uid in ALL_TRANSFER_SYNTAXES if str(uid) not in UNCOMPRESSED))
 
 VERIFICATION = "1.2.840.10008.1.1"
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2.1"
 LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2.2"
-CT_SOP_CLASSES = frozenset(
-    {CT_IMAGE_STORAGE, ENHANCED_CT_IMAGE_STORAGE, LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE}
-)
+CT_SOP_CLASSES = frozenset({CT_IMAGE_STORAGE, ENHANCED_CT_IMAGE_STORAGE, LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE})
 SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
 COMPREHENSIVE_3D_SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88.34"
 SECONDARY_CAPTURE_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.7"
