@@ -57,8 +57,6 @@ NOT_ATTEMPTED = _dcm("111225", "Not Attempted")
 COMMENT = _dcm("121106", "Comment")
 SERIES_INSTANCE_UID = _dcm("112002", "Series Instance UID")
 DEVICE = _dcm("121007", "Device")
-COMPUTER_AIDED_DIAGNOSIS = _dcm("110003", "Computer Aided Diagnosis")  # CID 9231
-SOURCE_OF_IMAGE_PROCESSING = _dcm("121322", "Source of Image Processing Operation")  # CID 7202
 IMAGING_MEASUREMENT_REPORT = _dcm("126000", "Imaging Measurement Report")  # CID 7021
 ENGLISH = Code("en", "RFC5646", "English")
 

@@ -47,18 +47,10 @@ class ResultObject:
     """One finished object, ready to be saved."""
 
     kind: ResultKind
+    sop_class_uid: str
+    sop_instance_uid: str  # derived from the result's identity, so that a repeated run gives the same
     dataset: Dataset
     references: frozenset[str]  # SOP Instance UIDs that it may refer to: the source, and the results beside it
-
-    @property
-    def sop_class_uid(self) -> str:
-        """What kind of object it is to DICOM."""
-        return str(self.dataset.SOPClassUID)
-
-    @property
-    def sop_instance_uid(self) -> str:
-        """Derived from the result's identity, so that a repeated run gives the same."""
-        return str(self.dataset.SOPInstanceUID)
 
 
 def judged(
@@ -93,7 +85,7 @@ def encode(made: ResultObject) -> bytes:
     buffer = BytesIO()
     made.dataset.save_as(buffer, enforce_file_format=True)
     data = buffer.getvalue()
-    checking.check(data, references=made.references)
+    checking.check(data, references=made.references, sop_instance_uid=made.sop_instance_uid)
     return data
 
 
@@ -110,4 +102,13 @@ def _objects(
     if identity.predecessor is not None:
         references.add(identity.predecessor.uid("report"))
     allowed = frozenset(references)
-    return tuple(ResultObject(kind=kind, dataset=dataset, references=allowed) for kind, dataset in made.items())
+    return tuple(
+        ResultObject(
+            kind=kind,
+            sop_class_uid=str(dataset.SOPClassUID),
+            sop_instance_uid=identity.uid(kind),
+            dataset=dataset,
+            references=allowed,
+        )
+        for kind, dataset in made.items()
+    )

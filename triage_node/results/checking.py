@@ -46,16 +46,22 @@ _NEEDED = {
 _REPORTED = 8  # problems in one message: the rest is usually the same again
 
 
-def check(data: bytes, *, references: AbstractSet[str] | None = None) -> None:
+def check(data: bytes, *, references: AbstractSet[str] | None = None, sop_instance_uid: str | None = None) -> None:
     """Raise InvalidResult if the Part 10 file `data` is no conforming result.
 
-    `references` are the SOP Instance UIDs that the object may refer to; None leaves this unchecked.
+    `references` are the SOP Instance UIDs that the object may refer to, `sop_instance_uid` is the one it must have;
+    None leaves either unchecked.
     """
     try:
         dataset = pydicom.dcmread(BytesIO(data))
     except (InvalidDicomError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise InvalidResult(f"what was written cannot be read back: {error}") from error
-    problems = [*_identity(dataset), *_modules(dataset), *_elements(dataset, references), *_pixels(dataset)]
+    problems = [
+        *_identity(dataset, sop_instance_uid),
+        *_modules(dataset),
+        *_elements(dataset, references),
+        *_pixels(dataset),
+    ]
     problems += [*_frames(dataset), *_content(dataset), *_caution(dataset)]
     if problems:
         more = f" and {len(problems) - _REPORTED} more" if len(problems) > _REPORTED else ""
@@ -63,7 +69,9 @@ def check(data: bytes, *, references: AbstractSet[str] | None = None) -> None:
         raise InvalidResult(f"the result {name} must not leave: {'; '.join(problems[:_REPORTED])}{more}")
 
 
-def _identity(dataset: pydicom.FileDataset) -> Iterator[str]:
+def _identity(dataset: pydicom.FileDataset, sop_instance_uid: str | None) -> Iterator[str]:
+    if sop_instance_uid is not None and dataset.get("SOPInstanceUID") != sop_instance_uid:
+        yield f"its SOP Instance UID must be {sop_instance_uid}"
     meta = dataset.file_meta
     for in_meta, keyword in (
         ("MediaStorageSOPClassUID", "SOPClassUID"),
@@ -128,9 +136,11 @@ def _walk(dataset: Dataset) -> Iterator[DataElement]:
 def _pixels(dataset: Dataset) -> Iterator[str]:
     if "Rows" not in dataset:
         return
-    bits = dataset.Rows * dataset.Columns * int(dataset.get("NumberOfFrames", 1)) * dataset.SamplesPerPixel
-    wanted = (bits * dataset.BitsAllocated + 7) // 8
-    found = len(dataset.get("PixelData", b""))
+    cells = int(dataset.get("NumberOfFrames") or 1)
+    for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated"):
+        cells *= int(dataset.get(keyword) or 0)
+    wanted = (cells + 7) // 8
+    found = len(dataset.get("PixelData") or b"")
     if found != wanted + wanted % 2:
         yield f"Pixel Data has {found} bytes instead of {wanted + wanted % 2}"
 

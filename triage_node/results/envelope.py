@@ -17,7 +17,7 @@ from triage_node import __version__
 from triage_node.codes import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from triage_node.results.source import Source
     from triage_node.study import Instance, Model, ResultIdentity, ResultKind
@@ -70,7 +70,6 @@ def _zone(offset: str) -> timezone:
 def stamp(dataset: Dataset, kind: ResultKind, source: Source, identity: ResultIdentity, model: Model) -> None:
     """Write identity and equipment into a finished object, over whatever a library has put there."""
     date, time = moment(source, identity)
-    dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8: names of every script
     for element in source.identity:
         dataset[element.tag] = element
     dataset.StudyInstanceUID = source.study_instance_uid
@@ -96,8 +95,23 @@ def stamp(dataset: Dataset, kind: ResultKind, source: Source, identity: ResultId
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    dataset.SpecificCharacterSet = _character_set(source.identity, dataset)
     dataset.file_meta = meta
     dataset.preamble = b"\0" * 128
+
+
+def _character_set(*datasets: Dataset) -> str:
+    """UTF-8 where a name of another script needs it; else what also the oldest archives read."""
+    return "ISO_IR 100" if all(str(text).isascii() for part in datasets for text in _texts(part)) else "ISO_IR 192"
+
+
+def _texts(dataset: Dataset) -> Iterator[object]:
+    for element in dataset:
+        if element.VR in ("LO", "LT", "PN", "SH", "ST", "UC", "UT"):
+            yield element.value
+        elif element.keyword == "ContentSequence":  # elsewhere all words are the node's own
+            for item in element.value:
+                yield from _texts(item)
 
 
 def referenced_instances(instances: Iterable[Instance]) -> list[Dataset]:

@@ -52,10 +52,13 @@ def frontal(volume: Volume, findings: Findings, *, width: int, height: int) -> F
     rows = np.arange(head[1] - pixel_mm / 2, head[0], -pixel_mm)
     columns = np.arange(left[0] + pixel_mm / 2, left[1], pixel_mm)
     down, across = _weights(sums.head_mm, rows), _weights(sums.left_mm, columns)
-    attenuation, lung, lesion = (down @ image @ across.T for image in (sums.attenuation, sums.lung, sums.lesion))
+    attenuation, lung, lesion, present = (
+        down @ image @ across.T for image in (sums.attenuation, sums.lung, sums.lesion, (sums.lung > 0).astype(float))
+    )
     sigma = _SMOOTH_MM / pixel_mm
     smooth_lung, smooth_lesion = ndimage.gaussian_filter(lung, sigma), ndimage.gaussian_filter(lesion, sigma)
-    shown = ndimage.gaussian_filter((lung > 0.5).astype(float), sigma) > 0.5
+    # Half-way between a slice with lung and one without: thick slices leave no steps and add no height
+    shown = ndimage.gaussian_filter(present, sigma) > 0.5
     severity = np.divide(smooth_lesion, smooth_lung, out=np.zeros_like(lung), where=shown & (smooth_lung > 0))
     return Frontal(attenuation=attenuation, severity=np.clip(severity, 0, 1), lung=shown, pixel_mm=pixel_mm)
 
