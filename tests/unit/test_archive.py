@@ -12,7 +12,7 @@ from triage_node import filing
 from triage_node.archive import Archive, digest_of_file
 from triage_node.custody import Custody
 from triage_node.errors import ConflictingInstance, OutOfResources
-from triage_node.journal import Journal
+from triage_node.journal import Journal, intake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,3 +160,12 @@ def test_a_file_that_cannot_be_read_is_logged_and_the_others_are_adopted(
     output = capsys.readouterr().out
     assert output.count("cannot be read") == 3
     assert "has the UID of another one" in output
+
+
+def test_an_adopted_series_is_not_taken_for_one_whose_sender_released(journal: Journal, archive: Archive) -> None:
+    """Of how it came nothing is known any more, so it waits for the long quiet time."""
+    data = wire.encoded(wire.ct())
+    archive.keep(filing.read_header(data, wire.EXPLICIT), (PREFIX, data))
+    assert Custody(journal, archive).adopt() == 1
+    (series,) = intake.open_series(journal)
+    assert series.evidence.broken_associations == 1

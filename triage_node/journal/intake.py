@@ -175,7 +175,8 @@ def _evidence(database: sqlite_utils.Database, series: Row) -> Evidence:
     counted = next(
         database.query(
             "select count(*) as instances, sum(volumetric) as volumetric,"
-            f" sum(volumetric and frames > 1) as multi_frame from instances {where}",
+            " sum(volumetric and frames > 1) as multi_frame, max(association_id is null) as adopted"
+            f" from instances {where}",
             key,
         )
     )
@@ -196,7 +197,8 @@ def _evidence(database: sqlite_utils.Database, series: Row) -> Evidence:
         multi_frame_instances=counted["multi_frame"],
         geometries=[Geometry(**json.loads(row["geometry_json"])) for row in geometries],
         open_associations=associations["open"],
-        broken_associations=associations["broken"],
+        # Adopted instances came on an association of which nothing is known but that it was not seen to the end.
+        broken_associations=associations["broken"] + counted["adopted"],
         last_received_at=series["last_at"],
     )
 
