@@ -79,7 +79,7 @@ def measure(slices: int, matrix: int, repetitions: int) -> dict[str, object]:
                 spec = PhantomSpec(
                     seed=number + 1, slices=slices, rows=matrix, columns=matrix, spacing_zyx_mm=spacing, right_fraction=0.3
                 )
-                phantom_dicom.write_study(work / "study" / str(number), spec)
+                phantom_dicom.write_study(work / "study" / str(number), spec, person=phantom_dicom.Person(number=number + 1))
                 _wait_for_port(intake)
                 journal = Journal(settings.state_dir)
                 runs.append(_one(work / "study" / str(number), intake, environment, journal, number))

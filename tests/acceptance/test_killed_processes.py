@@ -17,7 +17,7 @@ from pynetdicom import AE, evt
 from tests import running
 from triage_node import conformance, filing
 from triage_node.phantom import PhantomSpec
-from triage_node.phantom_dicom import write_study
+from triage_node.phantom_dicom import Person, write_study
 
 KILLS = 24
 STUDIES = 6
@@ -66,7 +66,7 @@ def send_until_acknowledged(port: int, files: list[Path], acknowledged: set[str]
                 break
             assert answer.Status in (0x0000, 0xA700), f"0x{answer.Status:04X}"
             if answer.Status == 0:
-                acknowledged.add(path.name)
+                acknowledged.add(str(path))
                 left.remove(path)
         if association.is_established:
             association.release()
@@ -85,7 +85,7 @@ def test_nothing_acknowledged_is_lost_and_every_result_comes_once(tmp_path: Path
             seed=number + 1, slices=24, rows=128, columns=128, spacing_zyx_mm=(10.0, 3.0, 3.0), right_fraction=0.1 * number
         )
         folder = tmp_path / f"study-{number}"
-        write_study(folder, spec)
+        write_study(folder, spec, person=Person(number=number + 1))
         folders.append(sorted(folder.rglob("*.dcm")))
     files = {path: filing.read_file(path) for study in folders for path in study}
     pacs = Pacs()
