@@ -176,7 +176,7 @@ class Analyst:
             except Stopped:
                 queue.hand_back(self._journal, OWNER, fault=False)
                 self._log.info("job handed back")
-            except Exception:  # the border of the job runner: this study fails, the next one is done
+            except Exception:  # noqa: BLE001  # the border of the job runner: this study fails, the next one is done
                 self._log.exception("analysis failed", attempt=job.attempts, of=self._settings.analysis.attempts)
                 queue.hand_back(self._journal, OWNER, fault=True)
                 self._stop.wait(POLL_S)
@@ -258,9 +258,7 @@ def _given_up(attempts: int) -> NotAnalysed:
     )
 
 
-def run(
-    settings: Settings, bell: Doorbell, *, ring_desk: Callable[[], None], stop: threading.Event
-) -> int:
+def run(settings: Settings, bell: Doorbell, *, ring_desk: Callable[[], None], stop: threading.Event) -> int:
     """The analyst process; returns the exit status."""
     log = logbook.get()
     journal = Journal(settings.state_dir, "analyst")

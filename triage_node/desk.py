@@ -47,9 +47,7 @@ def close_complete_series(settings: Settings, journal: Journal, now: float) -> i
     return closed
 
 
-def run(
-    settings: Settings, bell: Doorbell, *, ring_analyst: Callable[[], None], stop: threading.Event
-) -> int:
+def run(settings: Settings, bell: Doorbell, *, ring_analyst: Callable[[], None], stop: threading.Event) -> int:
     """The desk process; returns the exit status."""
     log = logbook.get()
     journal = Journal(settings.state_dir, "desk")
@@ -58,7 +56,8 @@ def run(
         try:
             page.start()
         except OSError as error:
-            log.error("cannot listen", host=settings.web.host, port=settings.web.port, why=error.strerror or str(error))
+            why = error.strerror or str(error)
+            log.error("cannot listen", host=settings.web.host, port=settings.web.port, why=why)  # noqa: TRY400  # says it all
             return CANNOT_LISTEN
         log.info("page", url=page.url)
     senders, wake_senders = sender.start_all(settings, journal)

@@ -84,7 +84,7 @@ def _occasion(study: Study) -> analyst.Occasion:
 
 def _write(study: Study, walked: analyst.Walked, place: Path) -> dict[str, Any]:
     place.mkdir(parents=True, exist_ok=True)
-    files = {}
+    files: dict[str, str] = {}
     for made in walked.objects:
         path = place / f"{made.kind}.dcm"
         path.write_bytes(results.encode(made))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import re
 import struct
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from triage_node.conformance import CT_IMAGE_STORAGE, CT_SOP_CLASSES
 from triage_node.study import Instance, NotAnalysed, Reason
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Iterator
 
     from pydicom.dataset import Dataset

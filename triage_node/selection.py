@@ -9,12 +9,16 @@ the candidates are tried in order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-from triage_node.config import AnalysisSection
 from triage_node.study import NotAnalysed, Reason, SeriesKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from triage_node.config import AnalysisSection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

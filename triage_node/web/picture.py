@@ -18,7 +18,7 @@ MAXIMUM_WIDTH = 4096
 _KEPT = 512  # thumbnails of a full screen and some more; about 20 kB each
 
 
-class NoPicture(Exception):  # noqa: N818  # the name is the message
+class NoPicture(Exception):
     """There is no readable overview image; the text says why."""
 
 
