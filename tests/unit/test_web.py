@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import gc
 import json
 import socket
 import threading
@@ -378,3 +380,27 @@ def test_serving_ends_when_it_is_told_to(settings: Settings, journal: Journal, m
     stop.set()
     thread.join(3.0)
     assert not thread.is_alive()
+
+
+def test_a_stop_amid_a_flood_of_connections_leaves_nothing_open(settings: Settings, journal: Journal) -> None:
+    page = Page(settings, journal, port=0)
+    page.start()
+    opened: list[socket.socket] = []
+
+    def flood() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                opened.append(socket.create_connection(("127.0.0.1", page.port), timeout=1.0))
+                opened[-1].sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                time.sleep(0.002)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    time.sleep(0.2)
+    page.stop()
+    thread.join()
+    for one in opened:
+        one.close()
+    gc.collect()  # an unclosed transport warns when it is collected, and warnings are errors
+    assert len(opened) > 1
+    assert not page.running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from triage_node.journal import Journal
 
 _START_S = 10.0
+_SETTLE_S = 0.05
 
 
 class Page:
@@ -95,8 +97,17 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
         self._feed.close()
+        # Uvicorn waits for connections that are accepted only after it has told all others to close.
+        await asyncio.sleep(_SETTLE_S)
         await super().shutdown(sockets)
+        # Left over are answers that nobody takes.
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(_SETTLE_S)
 
 
 def serve(settings: Settings, journal: Journal, stop: threading.Event) -> None:
