@@ -10,6 +10,7 @@ import pytest
 from tests import wire
 from tests.association.conftest import associate, store, threads
 from tests.running import until
+from triage_node.journal import Journal
 
 if TYPE_CHECKING:
     import socket
@@ -160,3 +161,29 @@ def test_requests_that_do_not_wait_for_answers_are_held_back_and_all_answered(re
         assert wire.read_pdu(connection)[0] == 0x06
         connection.close()
         assert len(node.kept()) == 30
+
+
+def test_a_peer_that_does_not_wait_is_not_read_from_while_its_request_is_served(receive: Callable[..., Any]) -> None:
+    """The journal is locked, so that the first image takes its time; TCP holds the sender back."""
+    with receive() as node:
+        connection = wire.associated(node.port)
+        connection.settimeout(1.0)
+        journal = Journal(node.state_dir, "test")
+        sent = 0
+        with journal.writing():
+            try:
+                for number in range(100):
+                    dataset = wire.ct(number, PixelData=bytes(1 << 20))
+                    request = wire.store_rq(dataset.SOPInstanceUID, message=number + 1)
+                    connection.sendall(wire.p_data(request, command=True, last=True))
+                    data = wire.encoded(dataset)
+                    pieces = [data[first : first + 100_000] for first in range(0, len(data), 100_000)]
+                    for piece in pieces:
+                        connection.sendall(wire.p_data(piece, command=False, last=piece is pieces[-1]))
+                    sent += 1
+            except TimeoutError:
+                pass
+        assert sent < 40  # what the buffers of both ends take
+        connection.close()
+        journal.close()
+        until(lambda: node.endings() == ["aborted"], 5, "the association is noted as aborted")
