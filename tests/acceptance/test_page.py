@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests import peers, worklists
+from tests import filed, peers, worklists
 from tests.worklists import TWELVE, Case
 from triage_node.config import Settings
 from triage_node.journal import Journal
@@ -269,7 +269,8 @@ def test_an_empty_list_says_what_to_do(tab: Tab, page: Page, journal: Journal) -
 def test_two_thousand_studies_stay_quick_to_walk_through(tab: Tab, page: Page, journal: Journal) -> None:
     now = time.time()
     for number in range(2000):
-        worklists.arrive(journal, Case(accession_number=f"A{number:04d}"), now - 2000 + number, slices=1)
+        header = filed.header(f"1.2.{number}", f"1.2.{number}.1", 1, accession_number=f"A{number:04d}")
+        filed.arrive(journal, header, now=now - 2000 + number)
     open_list(tab, page)
     expect(tab.locator("#grid")).to_have_attribute("aria-rowcount", "2001")
     assert tab.locator("#rows .row").count() < 60

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import json
+import shutil
 import socket
 import threading
 import time
@@ -37,10 +38,19 @@ REFUSED = TWELVE[3]
 WAITING = TWELVE[-1]
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(tmp_path, "test")
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("filled")
+    journal = Journal(folder, "test")
     worklists.fill(journal, TWELVE, time.time())
+    journal.close()
+    return folder
+
+
+@pytest.fixture
+def journal(tmp_path: Path, filled: Path) -> Iterator[Journal]:
+    shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
+    journal = Journal(tmp_path, "test")
     yield journal
     journal.close()
 
