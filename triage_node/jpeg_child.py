@@ -4,6 +4,8 @@ Reads one path a line from standard input and answers each with the number of by
 cannot decode it) and the bytes. Imports nothing but GDCM, so that it starts quickly.
 """
 
+from __future__ import annotations
+
 import os
 import struct
 import sys

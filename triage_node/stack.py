@@ -187,7 +187,6 @@ def _one_at_each_place(frames: list[Frame], same_pixels: SamePixels | None) -> t
     z = along[int(np.argmin(np.diff(along)))]
     words = f"{doubled} images lie where others lie, the first at {z:.1f} mm, and no attribute tells them apart"
     refuse(Reason.DUPLICATE_POSITIONS, words)
-    return None
 
 
 def _too_near(along: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

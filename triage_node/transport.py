@@ -212,6 +212,6 @@ class Server(AssociationServer):
         self._refusing = refuse
         return not refuse
 
-    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002  # socketserver's names
         """A connection that could not be taken is logged; the server goes on."""
         logbook.get().exception("connection lost", address=str(client_address))

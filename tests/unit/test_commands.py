@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GROUP = typer.main.get_command(command_line.app)
-COMMANDS: dict[str, Any] = GROUP.commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = GROUP.commands
 READING = ("worklist", "status", "study", "logs", "requeue", "echo", "check-config")
 STUDY = "1.2.826.1"
 

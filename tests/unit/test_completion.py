@@ -19,7 +19,7 @@ LAST = 1_000_000.0
 
 
 def at(z_mm: float, orientation: tuple[float, ...] = AXIAL) -> Geometry:
-    return Geometry(position_mm=(-170.0, -170.0, z_mm), orientation=orientation)  # type: ignore[arg-type]
+    return Geometry(position_mm=(-170.0, -170.0, z_mm), orientation=orientation)
 
 
 def stack(*heights_mm: float) -> Evidence:
@@ -107,10 +107,7 @@ def test_the_evidence_decides_when_and_on_which_basis_a_series_is_closed(case: s
 def test_a_stack_may_lie_across_the_axes_and_come_feet_first() -> None:
     oblique = (1.0, 0.0, 0.0, 0.0, math.cos(0.3), math.sin(0.3))
     normal = (0.0, -math.sin(0.3), math.cos(0.3))
-    geometries = [
-        Geometry(position_mm=tuple(-1.25 * z * n for n in normal), orientation=oblique)  # type: ignore[arg-type]
-        for z in range(40)
-    ]
+    geometries = [Geometry(position_mm=tuple(-1.25 * z * n for n in normal), orientation=oblique) for z in range(40)]
     assert completion.judge(slices(geometries), SETTINGS, LAST + 2).basis is Basis.RELEASED_WITHOUT_GAP
     del geometries[17]
     assert completion.judge(slices(geometries), SETTINGS, LAST + 29).basis is None

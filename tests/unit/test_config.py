@@ -136,7 +136,7 @@ def test_whole_numbers_stand_for_seconds() -> None:
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        parsed("").node.ae_title = "OTHER"  # type: ignore[misc]
+        parsed("").node.ae_title = "OTHER"
 
 
 # ---------------------------------------------------------------------- what is wrong

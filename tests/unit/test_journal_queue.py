@@ -372,7 +372,7 @@ print(Journal(Path(sys.argv[1])).version())
 
 
 def test_a_new_journal_may_be_opened_by_many_processes_at_once(tmp_path: Path) -> None:
-    for turn in range(4):
+    for turn in range(3):
         openers = [spawn(OPENER, str(tmp_path / str(turn))) for _ in range(4)]
         time.sleep(0.5)
         for opener in openers:
@@ -398,12 +398,12 @@ while (job := queue.claim(journal, "analyst", 2.0)) is not None:
 
 def test_an_analyst_killed_while_it_finishes_leaves_all_of_a_result_or_nothing(journal: Journal) -> None:
     chance = random.Random(1)
-    for number in range(3000):
+    for number in range(1500):
         filed.arrive(journal, filed.header(f"1.{number}", f"1.{number}.1", 0), now=1.0)
-        if number % 500 == 499:
+        if number % 300 == 299:
             filed.close_all(journal, 1.0)
     cut_off = 0
-    for _ in range(12):
+    for _ in range(10):
         analyst = spawn(FINISHER, str(journal.state_dir), cwd=Path(__file__).parents[2])
         assert analyst.stdout
         assert analyst.stdout.readline() == "ready\n"
@@ -421,7 +421,7 @@ def test_an_analyst_killed_while_it_finishes_leaves_all_of_a_result_or_nothing(j
         cut_off += queue.hand_back(journal, "analyst", fault=True)
     finished = queue.depth(journal)["done"]
     assert cut_off >= 3, "the kills never met a job under way"
-    assert 12 <= finished < 3000
+    assert 10 <= finished < 1500
 
 
 # ---------------------------------------------------------------------- faults of the disk
