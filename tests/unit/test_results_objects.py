@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pydicom
 import pytest
-from pydicom.dataset import Dataset
 
 from tests import builders
 from tests.unit.results_cases import MULTI_FRAME, SHEARED, SINGLE_FRAME, build, errors_of, judge, run, written
@@ -20,14 +19,21 @@ from triage_node.errors import InvalidResult
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pydicom.dataset import Dataset
+
     from tests.unit.results_cases import Case
 
 EVERY = [*SINGLE_FRAME, *MULTI_FRAME, *SHEARED]
 
+TYPE_2 = (
+    *("PatientName", "PatientID", "PatientSex", "PatientBirthDate", "StudyID", "AccessionNumber"),
+    *("StudyDate", "StudyTime", "Manufacturer", "StudyDescription"),
+)
+
 # Headers as they come: name of the case -> attributes of every file (None deletes)
 HEADERS: dict[str, dict[str, Any]] = {
-    "type 2 attributes missing": dict.fromkeys(("PatientName", "PatientID", "PatientSex", "PatientBirthDate", "StudyID", "AccessionNumber", "StudyDate", "StudyTime", "SliceThickness", "Manufacturer", "SpecificCharacterSet", "StudyDescription")),
-    "type 2 attributes empty": dict.fromkeys(("PatientName", "PatientID", "PatientSex", "PatientBirthDate", "StudyID", "AccessionNumber", "StudyDate", "StudyTime", "Manufacturer", "StudyDescription"), ""),
+    "type 2 attributes missing": dict.fromkeys([*TYPE_2, "SliceThickness", "SpecificCharacterSet"]),
+    "type 2 attributes empty": dict.fromkeys(TYPE_2, ""),
     "Japanese name": {
         "SpecificCharacterSet": ["", "ISO 2022 IR 87"],
         "PatientName": "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce=\u3084\u307e\u3060^\u305f\u308d\u3046",

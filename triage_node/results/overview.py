@@ -180,8 +180,10 @@ def _colored(view: Frontal) -> Pixels:
     """Grey outside of the lungs; inside, the same grey values carry the colour, the more the severer."""
     grey = _radiograph(view)[..., None]
     hue = _color(view.severity) / 255
-    strength = 0.55 + 0.4 * np.sqrt(view.severity)[..., None]
-    tinted = (1 - strength) * 1.1 * grey + strength * hue * (0.2 + 1.1 * grey)
+    loud = np.sqrt(view.severity)[..., None]
+    strength = 0.55 + 0.4 * loud
+    # Aerated lung is dark: without light of its own a lesion there would hardly show its colour
+    tinted = (1 - strength) * 1.1 * grey + strength * hue * (0.2 + 0.4 * loud + (1.1 - 0.45 * loud) * grey)
     # A soft border hides the steps of thick slices
     inside = ndimage.gaussian_filter(view.lung.astype(float), 0.6 / view.pixel_mm)[..., None]
     mixed: Pixels = np.rint(255 * np.clip(grey * (1 - inside) + tinted * inside, 0, 1)).astype(np.uint8)
@@ -266,7 +268,7 @@ def _headline(pen: _Pen, assessment: Assessment) -> None:
         pen.text(left, y + 452, "not provided", 26)
         pen.text(left, y + 484, "by this method", 26)
     else:
-        pen.text(left, y + 450, f"{100 * assessment.covid_probability:.0f} %", 48)
+        pen.text(left, y + 450, _percent(assessment.covid_probability), 48)
     pen.draw.line((left, y + 530, right - 14, y + 530), fill=LINE)
     pen.text(left, y + 544, "consolidation, share", 20, QUIET)
     pen.text(left, y + 568, "of the lesions", 20, QUIET)
@@ -316,15 +318,17 @@ def _remarks(pen: _Pen, assessment: Assessment) -> None:
     pen.text(left, y, "warnings" if warnings else "no warnings", 22, CAUTION if warnings else QUIET)
     pen.draw.line((left, top + 32, SIZE - 20, top + 32), fill=LINE, width=2)
     y += 44
-    lines = [line for words in warnings for line in (*pen.lines(_sentence(words), 18, width), "")]
-    if not warnings:
-        lines = pen.lines(assessment.model.describes, 18, width)
-    room = int((bottom - y) // 23)
-    if len(lines) > room:
-        lines = [*lines[: room - 1], "more in the report"]
-    for line in lines:
-        pen.text(left, y, line, 18, TEXT if warnings else QUIET)
-        y += 23 if line else 8
+    sentences = warnings or (assessment.model.describes,)
+    for index, words in enumerate(sentences):
+        lines = pen.lines(_sentence(words), 18, width)
+        last = index == len(sentences) - 1
+        if y + 23 * (len(lines) + (0 if last else 1)) > bottom:
+            pen.text(left, y, f"{len(sentences) - index} more in the report", 18, CAUTION)
+            return
+        for line in lines:
+            pen.text(left, y, line, 18, TEXT if warnings else QUIET)
+            y += 23
+        y += 8
 
 
 def _sentence(words: str) -> str:
