@@ -77,9 +77,16 @@ def measure(slices: int, matrix: int, repetitions: int) -> dict[str, object]:
             for number in range(repetitions + 1):
                 spacing = (300.0 / slices, 380.0 / matrix, 380.0 / matrix)
                 spec = PhantomSpec(
-                    seed=number + 1, slices=slices, rows=matrix, columns=matrix, spacing_zyx_mm=spacing, right_fraction=0.3
+                    seed=number + 1,
+                    slices=slices,
+                    rows=matrix,
+                    columns=matrix,
+                    spacing_zyx_mm=spacing,
+                    right_fraction=0.3,
                 )
-                phantom_dicom.write_study(work / "study" / str(number), spec, person=phantom_dicom.Person(number=number + 1))
+                phantom_dicom.write_study(
+                    work / "study" / str(number), spec, person=phantom_dicom.Person(number=number + 1)
+                )
                 _wait_for_port(intake)
                 journal = Journal(settings.state_dir)
                 runs.append(_one(work / "study" / str(number), intake, environment, journal, number))
@@ -92,7 +99,14 @@ def measure(slices: int, matrix: int, repetitions: int) -> dict[str, object]:
     # The first study meets cold caches; it is measured apart.
     medians = {key: round(statistics.median(run[key] for run in runs[1:]), 2) for key in runs[0]}
     first = {key: round(value, 2) for key, value in runs[0].items()}
-    return {"slices": slices, "matrix": matrix, "repetitions": repetitions, "quiet_s": QUIET_S, "first": first, **medians}
+    return {
+        "slices": slices,
+        "matrix": matrix,
+        "repetitions": repetitions,
+        "quiet_s": QUIET_S,
+        "first": first,
+        **medians,
+    }
 
 
 def _wait_for_port(port: int) -> None:

@@ -98,14 +98,10 @@ class Volume:
     def __post_init__(self) -> None:
         slices = self.hounsfield.shape[0]
         if self.hounsfield.ndim != 3 or self.hounsfield.dtype != np.int16:
-            raise ValueError(
-                f"hounsfield must be int16 [z, y, x], not {self.hounsfield.dtype} {self.hounsfield.shape}"
-            )
+            raise ValueError(f"hounsfield must be int16 [z, y, x], not {self.hounsfield.dtype} {self.hounsfield.shape}")
         if self.affine_lps_mm.shape != (4, 4) or self.slice_positions_mm.shape != (slices, 3):
             raise ValueError("affine_lps_mm must be [4, 4] and slice_positions_mm [z, 3]")
-        if len(self.instances) != slices or (
-            self.frame_numbers is not None and len(self.frame_numbers) != slices
-        ):
+        if len(self.instances) != slices or (self.frame_numbers is not None and len(self.frame_numbers) != slices):
             raise ValueError("instances and frame_numbers need one entry for every slice")
 
     @cached_property
@@ -306,9 +302,7 @@ class ResultIdentity:
 
     def uid(self, what: str) -> str:
         """A UID under 2.25 (PS3.5 annex B.2) that depends on nothing but this identity and `what`."""
-        text = "\n".join(
-            (self.study_instance_uid, self.series_digest, self.model_digest, str(self.generation), what)
-        )
+        text = "\n".join((self.study_instance_uid, self.series_digest, self.model_digest, str(self.generation), what))
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
         # RFC 4122 version 8 (custom) and variant bits: 2.25 is for UUIDs alone
         number = (number & ~(0xF << 76)) | (8 << 76)

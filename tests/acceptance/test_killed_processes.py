@@ -82,7 +82,12 @@ def test_nothing_acknowledged_is_lost_and_every_result_comes_once(tmp_path: Path
     folders = []
     for number in range(STUDIES):
         spec = PhantomSpec(
-            seed=number + 1, slices=24, rows=128, columns=128, spacing_zyx_mm=(10.0, 3.0, 3.0), right_fraction=0.1 * number
+            seed=number + 1,
+            slices=24,
+            rows=128,
+            columns=128,
+            spacing_zyx_mm=(10.0, 3.0, 3.0),
+            right_fraction=0.1 * number,
         )
         folder = tmp_path / f"study-{number}"
         write_study(folder, spec, person=Person(number=number + 1))

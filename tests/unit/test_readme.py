@@ -33,7 +33,9 @@ def keys() -> str:
     for name in Settings.model_fields:
         if name == "folder":
             continue
-        for label, section in [(name, SECTIONS[name])] + ([("intake.peers", SECTIONS["peers"])] if name == "intake" else []):
+        for label, section in [(name, SECTIONS[name])] + (
+            [("intake.peers", SECTIONS["peers"])] if name == "intake" else []
+        ):
             for key, field in section.model_fields.items():
                 if key == "peers":
                     continue
