@@ -105,16 +105,19 @@ def test_storescu_that_is_interrupted_leaves_what_was_acknowledged(receive: Call
     folder = tmp_path / "series"
     builders.ct_series(folder, slices=300, rows=64, columns=64)
     storescu = peers.require("storescu", package="dcmtk")
+
+    def acknowledged() -> int:
+        return (tmp_path / "storescu.log").read_text().count("Received Store Response (Success)")
+
     with receive() as node:
         command = [str(storescu), "-v", "-aec", "TRIAGE", "127.0.0.1", str(node.port), "+sd", str(folder)]
         with (tmp_path / "storescu.log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
-            until(lambda: len(node.files()) > 20, 20, "images flow")
+            until(lambda: acknowledged() > 20, 20, "images flow")
             process.kill()
             process.wait()
         until(lambda: node.endings() == ["aborted"], 5, "the association is noted as aborted")
-        acknowledged = (tmp_path / "storescu.log").read_text().count("Received Store Response (Success)")
         kept = node.kept()
-        assert 20 < acknowledged <= len(kept) < 300
+        assert 20 < acknowledged() <= len(kept) < 300
         whole = data_sets(folder)
         assert all(whole[uid] == data for uid, data in kept.items())
