@@ -14,6 +14,7 @@ from tests import builders
 from tests.peers import require
 from triage_node import results, severity, volume
 from triage_node.config import AnalysisSection
+from triage_node.results import segmentation, source
 from triage_node.study import Findings, Model, ResultIdentity
 
 if TYPE_CHECKING:
@@ -73,7 +74,17 @@ class Case:
     assessment: Assessment
     identity: ResultIdentity
 
+    def segmented(self) -> dict[str, Dataset]:
+        """The two segmentations alone, which is quicker."""
+        origin = source.of_volume(self.volume)
+        made = {
+            "lungs": segmentation.lungs(self.volume, self.findings, origin, self.identity),
+            "lesions": segmentation.lesions(self.volume, self.findings, origin, self.identity),
+        }
+        return {kind: dataset for kind, dataset in made.items() if dataset is not None}
+
     def objects(self) -> dict[str, ResultObject]:
+        """All objects, as the node makes them."""
         made = results.judged(self.volume, self.findings, self.assessment, self.identity)
         return {entry.kind: entry for entry in made}
 

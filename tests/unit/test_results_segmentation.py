@@ -12,7 +12,7 @@ import SimpleITK
 
 from tests import builders
 from tests.unit import results_cases
-from tests.unit.results_cases import MULTI_FRAME, SHEARED, SINGLE_FRAME, build, judge, run, written
+from tests.unit.results_cases import MULTI_FRAME, SHEARED, SINGLE_FRAME, build, judge, run
 from triage_node.study import LEFT_LUNG, RIGHT_LUNG
 
 if TYPE_CHECKING:
@@ -50,6 +50,14 @@ def _places(image: SimpleITK.Image) -> set[tuple[float, ...]]:
     return {tuple(place) for place in np.round(places, 2) + 0.0}
 
 
+def _files(case: Case, folder: Path) -> dict[str, Path]:
+    paths = {}
+    for kind, dataset in case.segmented().items():
+        paths[kind] = folder / f"{kind}.dcm"
+        dataset.save_as(paths[kind], enforce_file_format=True)
+    return paths
+
+
 def _read_by_dcmqi(path: Path, folder: Path) -> dict[str, SimpleITK.Image]:
     """Label -> mask, as dcmqi reads the object."""
     folder.mkdir()
@@ -66,7 +74,7 @@ def _read_by_dcmqi(path: Path, folder: Path) -> dict[str, SimpleITK.Image]:
 @pytest.mark.parametrize("name", [*SINGLE_FRAME, *MULTI_FRAME])
 def test_dcmqi_finds_every_voxel_where_the_source_has_it(name: str, tmp_path: Path) -> None:
     case = build(tmp_path / "source", name)
-    paths = written(case, tmp_path / "made")
+    paths = _files(case, tmp_path)
     found = _read_by_dcmqi(paths["lungs"], tmp_path / "lungs") | _read_by_dcmqi(paths["lesions"], tmp_path / "lesions")
     assert set(found) == {"Right lung", "Left lung", "Lung lesion"}
     assert _places(found["Right lung"]) == _points(case, case.findings.lungs == RIGHT_LUNG)
@@ -77,7 +85,7 @@ def test_dcmqi_finds_every_voxel_where_the_source_has_it(name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", ["head first supine", "feet first supine", "head first prone", "oblique"])
 def test_the_lesions_lie_on_the_dense_voxels_of_the_source_as_simpleitk_reads_it(name: str, tmp_path: Path) -> None:
     case = build(tmp_path / "source", name)
-    paths = written(case, tmp_path / "made")
+    paths = _files(case, tmp_path)
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "source")))
     source = reader.Execute()
@@ -94,7 +102,7 @@ def test_the_lesions_lie_on_the_dense_voxels_of_the_source_as_simpleitk_reads_it
 @pytest.mark.parametrize("name", EVERY)
 def test_every_frame_has_the_decimal_strings_of_its_source(name: str, tmp_path: Path) -> None:
     case = build(tmp_path / "source", name)
-    lungs = case.objects()["lungs"].dataset
+    lungs = case.segmented()["lungs"]
     strings = {}
     for path in case.built.paths:
         header = pydicom.dcmread(path, stop_before_pixels=True)
@@ -113,7 +121,7 @@ def test_every_frame_has_the_decimal_strings_of_its_source(name: str, tmp_path: 
 @pytest.mark.parametrize("name", EVERY)
 def test_frames_show_the_masks_of_the_slices_they_refer_to(name: str, tmp_path: Path) -> None:
     case = build(tmp_path / "source", name)
-    lungs = case.objects()["lungs"].dataset
+    lungs = case.segmented()["lungs"]
     slices = {
         (instance.sop_instance_uid, number): index
         for index, (instance, number) in enumerate(
@@ -135,7 +143,7 @@ def test_frames_show_the_masks_of_the_slices_they_refer_to(name: str, tmp_path: 
 def test_the_whole_source_series_is_referenced_even_where_slices_are_empty(tmp_path: Path) -> None:
     case = build(tmp_path)
     for kind in ("lungs", "lesions"):
-        (series,) = case.objects()[kind].dataset.ReferencedSeriesSequence
+        (series,) = case.segmented()[kind].ReferencedSeriesSequence
         assert series.SeriesInstanceUID == case.built.series.key.series_instance_uid
         referenced = {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence}
         assert referenced == {instance.sop_instance_uid for instance in case.built.series.instances}
@@ -152,7 +160,7 @@ def test_a_lesion_in_a_single_slice_is_one_frame(tmp_path: Path) -> None:
     built = builders.ct_series(tmp_path)
     lesions = np.zeros_like(judge(built).findings.lesions)
     lesions[6, 5, 4] = True
-    dataset = judge(built, lesions=lesions).objects()["lesions"].dataset
+    dataset = judge(built, lesions=lesions).segmented()["lesions"]
     assert dataset.NumberOfFrames == 1
 
 
@@ -162,14 +170,14 @@ def test_of_one_lung_there_is_one_segment_with_number_one(missing: int, label: s
     lungs = judge(built).findings.lungs.copy()
     lungs[lungs == missing] = 0
     case = judge(built, lungs=lungs)
-    (segment,) = case.objects()["lungs"].dataset.SegmentSequence
+    (segment,) = case.segmented()["lungs"].SegmentSequence
     assert (segment.SegmentNumber, segment.SegmentLabel) == (1, label)
     side = "right" if missing == RIGHT_LUNG else "left"
     assert ("Comment", f"The {side} lung was not found.") in results_cases.content(case.objects()["report"].dataset)
 
 
 def test_segments_name_side_colour_and_algorithm(tmp_path: Path) -> None:
-    segments = build(tmp_path).objects()["lungs"].dataset.SegmentSequence
+    segments = build(tmp_path).segmented()["lungs"].SegmentSequence
     sides = [
         segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning
         for segment in segments
@@ -183,7 +191,7 @@ def test_segments_name_side_colour_and_algorithm(tmp_path: Path) -> None:
 
 def test_spacing_between_slices_is_stated_only_where_it_is_one(tmp_path: Path) -> None:
     def measures(name: str) -> pydicom.Dataset:
-        lungs = build(tmp_path / name, name).objects()["lungs"].dataset
+        lungs = build(tmp_path / name, name).segmented()["lungs"]
         return lungs.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
 
     assert measures("head first supine").SpacingBetweenSlices == 12
