@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pynetdicom import AE, _config
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from triage_node import analyst, conformance, filing, inference, results, terminal, volume, worklist
+from triage_node import analyst, conformance, filing, inference, requestor, results, terminal, volume, worklist
 from triage_node.errors import CannotUnderstand, TriageError
+from triage_node.requestor import Peer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,25 +23,17 @@ if TYPE_CHECKING:
 
 _TARGET = re.compile(r"(?P<ae_title>[^@]{1,16})@(?P<host>.+):(?P<port>\d{1,5})")
 ECHO_TIMEOUT_S = 5.0
+SEND_TIMEOUT_S = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A DICOM application entity on the network."""
-
-    ae_title: str
-    host: str
-    port: int
-
-
-def target(text: str | None, settings: Settings) -> Target:
+def target(text: str | None, settings: Settings) -> Peer:
     """Read AE@HOST:PORT; without a text, the node of the configuration."""
     if text is None:
-        return Target(ae_title=settings.node.ae_title, host=_reachable(settings.intake.host), port=settings.intake.port)
+        return Peer(ae_title=settings.node.ae_title, host=_reachable(settings.intake.host), port=settings.intake.port)
     match = _TARGET.fullmatch(text)
     if match is None:
         raise TriageError(f"{text!r} is not AE@HOST:PORT, for example PACS@127.0.0.1:11113")
-    return Target(ae_title=match["ae_title"], host=match["host"], port=int(match["port"]))
+    return Peer(ae_title=match["ae_title"], host=match["host"], port=int(match["port"]))
 
 
 def _reachable(host: str) -> str:
@@ -135,7 +126,7 @@ def _sentence(answer: dict[str, Any]) -> str:
 # ---------------------------------------------------------------------- send
 
 
-def send(folder: Path, to: Target, settings: Settings, *, show: bool) -> dict[str, Any]:
+def send(folder: Path, to: Peer, settings: Settings, *, show: bool) -> dict[str, Any]:
     """Send every DICOM file below `folder` on one association; says what was taken and what was not."""
     files, ignored = [], 0
     for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
@@ -148,7 +139,9 @@ def send(folder: Path, to: Target, settings: Settings, *, show: bool) -> dict[st
     if not files:
         raise TriageError(f"no DICOM file in {folder}")
     contexts = sorted({(sop_class, syntax) for _, sop_class, syntax in files})
-    association = _associate(to, settings, contexts[:128])
+    association = requestor.associate(
+        settings.node.ae_title, to, [(sop, (syntax,)) for sop, syntax in contexts[:128]], timeout_s=SEND_TIMEOUT_S
+    )
     refused: list[dict[str, str]] = []
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True, quiet=not show)) as bar:
@@ -165,23 +158,6 @@ def send(folder: Path, to: Target, settings: Settings, *, show: bool) -> dict[st
             f"{len(files) - len(refused)} of {len(files)} objects taken by {to.ae_title}@{to.host}:{to.port}"
         )
     return {"sent": len(files) - len(refused), "refused": refused, "not_dicom": ignored}
-
-
-def _associate(to: Target, settings: Settings, contexts: list[tuple[str, str]]) -> Association:
-    _config.LOG_HANDLER_LEVEL = "none"
-    ae = AE(ae_title=settings.node.ae_title)
-    ae.connection_timeout = ECHO_TIMEOUT_S
-    ae.maximum_pdu_size = 131_072
-    for sop_class_uid, syntax in contexts:
-        ae.add_requested_context(sop_class_uid, syntax)
-    association = ae.associate(to.host, to.port, ae_title=to.ae_title)
-    if association.is_established:
-        return association
-    where = f"{to.ae_title}@{to.host}:{to.port}"
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        raise TriageError(f"{where} rejected the association: {'' if answer is None else answer.reason_str}")
-    raise TriageError(f"{where} does not answer: is it running, and is the port right?")
 
 
 def _store(association: Association, path: Path, sop_class_uid: str) -> str:
@@ -202,12 +178,17 @@ def _store(association: Association, path: Path, sop_class_uid: str) -> str:
 def echo_all(settings: Settings) -> list[dict[str, Any]]:
     """C-ECHO the node itself and every destination."""
     entries = [("this node", target(None, settings))] + [
-        (one.name, Target(ae_title=one.ae_title, host=one.host, port=one.port)) for one in settings.destinations
+        (one.name, Peer(ae_title=one.ae_title, host=one.host, port=one.port)) for one in settings.destinations
     ]
     answers = []
     for name, to in entries:
         try:
-            association = _associate(to, settings, [(conformance.VERIFICATION, conformance.UNCOMPRESSED[0])])
+            association = requestor.associate(
+                settings.node.ae_title,
+                to,
+                [(conformance.VERIFICATION, conformance.UNCOMPRESSED)],
+                timeout_s=ECHO_TIMEOUT_S,
+            )
             reply = association.send_c_echo()
             ok = "Status" in reply and reply.Status == 0
             words = "answers" if ok else "does not answer the C-ECHO"

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pynetdicom import AE, _config
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
-from triage_node import conformance, logbook
+from triage_node import conformance, logbook, requestor
 from triage_node.errors import DeliveryFailed
 from triage_node.journal import outbox
 
@@ -70,6 +69,7 @@ class Sender(threading.Thread):
         self._woken = threading.Event()
         self._stopped = False
         self._association: Association | None = None
+        self._jitter = 0.0
         self._log = logbook.get().bind(destination=destination.name)
 
     def wake(self) -> None:
@@ -108,6 +108,7 @@ class Sender(threading.Thread):
 
     def _deliver(self, batch: Sequence[Outgoing]) -> None:
         log = self._log.bind(study=batch[0].study_instance_uid)
+        self._jitter = random.uniform(-1, 1)  # one for all, so that a study's objects stay together
         readable: dict[Outgoing, str] = {}
         for outgoing in batch:
             try:
@@ -159,7 +160,7 @@ class Sender(threading.Thread):
         now = time.time()
         retry_at = None
         if outcome == "failed" and now - outgoing.queued_at < self._destination.give_up_after_h * 3600:
-            retry_at = now + pause_s(self._destination, outgoing.attempts + 1, jitter=random.uniform(-1, 1))
+            retry_at = now + pause_s(self._destination, outgoing.attempts + 1, jitter=self._jitter)
         outbox.record(self._journal, outgoing, outcome, status=status, words=words, now=now, retry_at=retry_at)
         return outcome
 
@@ -169,31 +170,13 @@ def associate(ae_title: str, destination: DestinationSection, objects: Mapping[O
 
     Raises DeliveryFailed when the destination cannot be reached, does not want to talk, or takes none of them.
     """
-    _config.LOG_HANDLER_LEVEL = "none"
-    ae = AE(ae_title=ae_title)
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = destination.timeout_s
-    ae.maximum_pdu_size = 131_072
+    contexts = []
     for sop_class_uid, syntax in sorted({(outgoing.sop_class_uid, syntax) for outgoing, syntax in objects.items()}):
         # The default transfer syntax must be offered along with another uncompressed one (PS3.5 section 10.1)
         offered = conformance.UNCOMPRESSED if syntax in conformance.UNCOMPRESSED else (syntax,)
-        ae.add_requested_context(sop_class_uid, list(offered))
-    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
-    try:
-        association = ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
-    except OSError as error:  # the host has no address
-        raise DeliveryFailed(f"{where} cannot be reached: {error.strerror or error}", retry=True) from error
-    if association.is_established:
-        return association
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        why = "" if answer is None else f": {answer.result_str}, {answer.reason_str}"
-        raise DeliveryFailed(f"{where} rejected the association{why}", retry=True)
-    if association.rejected_contexts:
-        kinds = ", ".join(sorted({outgoing.kind for outgoing in objects}))
-        raise DeliveryFailed(f"{where} accepts no such objects ({kinds})", retry=False)
-    if association.is_aborted:
-        raise DeliveryFailed(f"{where} did not accept the connection or aborted it", retry=True)
-    raise DeliveryFailed(f"{where} cannot be reached", retry=True)
+        contexts.append((sop_class_uid, offered))
+    peer = requestor.Peer(ae_title=destination.ae_title, host=destination.host, port=destination.port)
+    return requestor.associate(ae_title, peer, contexts, timeout_s=destination.timeout_s)
 
 
 def transfer_syntax_of(outgoing: Outgoing) -> str:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # 'stored' and 'refused' are the destination's words; 'failed' means that it said nothing final and is asked again
 Outcome = Literal["stored", "refused", "failed"]
+# Objects of a study that fail one after the other are due within this time of each other; they stay together.
+TOGETHER_S = 2.0
 # A report refers to the segmentations, so they go first.
 _ORDER = "case kind when 'lungs' then 0 when 'lesions' then 1 when 'overview' then 2 else 3 end"
 
@@ -38,7 +40,7 @@ def due(journal: Journal, destination: str, now: float) -> list[Outgoing]:
         " and next_at <= ? and outbox.study_instance_uid = (select study_instance_uid from outbox where destination = ?"
         f" and state = 'queued' and next_at <= ? order by next_at, id limit 1) order by {_ORDER}",
         destination,
-        now,
+        now + TOGETHER_S,
         destination,
         now,
     )

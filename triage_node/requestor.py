@@ -1,0 +1,75 @@
+"""Opens associations as SCU, for the sender and for the command line.
+
+pynetdicom reads answers in the calling thread, but the association's own thread also asks for messages, without
+waiting, in case the peer requests something. It is told to pause while the caller waits for an answer; when it is
+descheduled between being woken and saying so, the caller goes on and the thread takes the answer away, which then
+looks like a peer that did not answer for the whole DIMSE time-out. Met under load; an SCU is requested nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pynetdicom import AE, _config
+from pynetdicom.dimse import DIMSEServiceProvider
+
+from triage_node.errors import DeliveryFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pynetdicom.association import Association
+
+MAXIMUM_PDU_BYTES = 131_072
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """An application entity that is called."""
+
+    ae_title: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.ae_title} at {self.host}:{self.port}"
+
+
+class _Answers(DIMSEServiceProvider):
+    """Gives messages to who waits for one, and to nobody else."""
+
+    def get_msg(self, block: bool = False) -> tuple[int | None, object]:  # type: ignore[override]  # any message
+        return super().get_msg(block=True) if block else (None, None)
+
+
+def associate(
+    ae_title: str, peer: Peer, contexts: Iterable[tuple[str, tuple[str, ...]]], *, timeout_s: float
+) -> Association:
+    """Open an association that offers `contexts`: abstract syntaxes with their transfer syntaxes.
+
+    Raises DeliveryFailed when the peer cannot be reached, does not want to talk, or takes none of them.
+    """
+    _config.LOG_HANDLER_LEVEL = "none"  # its handlers cost time and print identifiers
+    ae = AE(ae_title=ae_title)
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
+    ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
+    for sop_class_uid, syntaxes in contexts:
+        ae.add_requested_context(sop_class_uid, list(syntaxes))
+    try:
+        association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
+    except OSError as error:  # the host has no address
+        raise DeliveryFailed(f"{peer} cannot be reached: {error.strerror or error}", retry=True) from error
+    if association.is_established:
+        # Nothing has been asked yet, so no answer can be under way; the library offers no place to say of which class.
+        association.dimse.__class__ = _Answers
+        return association
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        why = "" if answer is None else f": {answer.result_str}, {answer.reason_str}"
+        raise DeliveryFailed(f"{peer} rejected the association{why}", retry=True)
+    if association.rejected_contexts:
+        raise DeliveryFailed(f"{peer} accepts no such objects", retry=False)
+    if association.is_aborted:
+        raise DeliveryFailed(f"{peer} did not accept the connection or aborted it", retry=True)
+    raise DeliveryFailed(f"{peer} cannot be reached", retry=True)
