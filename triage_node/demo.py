@@ -6,12 +6,15 @@ order of arrival and as the node reorders it; the archive files what the node se
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +29,6 @@ from triage_node.phantom_dicom import CANON, GE, PHILIPS, SIEMENS, Person, Vendo
 from triage_node.study import StudyState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 MARK = "made by triage-node demo; everything in this folder is replaced by the next demonstration\n"
@@ -85,7 +87,7 @@ CASES = (
     Case(name="abdomen, not a chest", spec=PhantomSpec(seed=3, body=Body.ABDOMEN, slices=40), habit=PHILIPS),
     Case(name="moderate, both lungs", spec=_chest(4, 0.30, 0.35), habit=CANON),
     Case(name="incomplete: slices lost on the way", spec=_chest(5, 0.20, 0.20), habit=SIEMENS, left_out=(25, 26, 27)),
-    Case(name="severe, mostly consolidation", spec=_chest(6, 0.55, 0.60, 0.7), habit=GE),
+    Case(name="severe", spec=_chest(6, 0.55, 0.60), habit=GE),
     Case(name="healthy, lung kernel", spec=_chest(7, 0.0, 0.0), habit=CANON),
     Case(name="critical", spec=_chest(8, 0.80, 0.70, 0.4), habit=PHILIPS),
     Case(name="mild, left lung", spec=_chest(9, 0.01, 0.15), habit=SIEMENS),
@@ -114,7 +116,7 @@ class ReceivingArchive:
             kind = f"seg-{'lungs' if 'lungs' in str(dataset.SeriesDescription).lower() else 'lesions'}"
         path = study / f"{kind}.dcm"
         path.write_bytes(event.encoded_dataset())
-        if kind not in ("sr",) and not kind.startswith("seg"):
+        if kind != "sr" and not kind.startswith("seg"):
             (study / "overview.png").write_bytes(results.png(dataset))
         return 0x0000
 
@@ -140,23 +142,33 @@ def run(out: Path, own: Path | None, *, keep: bool) -> int:
     config_path.write_text(CONFIG.format(intake=intake, web=web, archive=archive.port), encoding="utf-8")
     settings = config.load(config_path)
     say(f"{worklist.NOT_FOR_DIAGNOSTIC_USE}: a demonstration with {'your own files' if own else 'made-up patients'}")
+    workers = _workers()
+    studies = _own_studies(own) if own else _phantoms(out / "studies", workers)
     with (out / "node.log").open("wb") as log:
         command = [sys.executable, "-m", "triage_node", "serve", "--config", str(config_path)]
         node = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         say(f"node starting: TRIAGE@127.0.0.1:{intake}, page http://127.0.0.1:{web}/, archive on port {archive.port}")
-        studies = _own_studies(own) if own else _phantoms(out / "studies")
         journal = _wait_for_node(settings, node, out)
         watcher = _Watcher(journal, settings, say)
-        for name, place in studies:
+        for name, made in studies:
+            while not made.done():
+                watcher.look()
+                time.sleep(0.1)
+            place = made.result()
             sent = folder.send(place, folder.target(None, settings), settings, show=False)
             watcher.names.append(name)
-            say(f"sent      {name}: {sent['sent']} images" + (f", {len(sent['refused'])} refused" if sent["refused"] else ""))
+            say(
+                f"sent      {name}: {sent['sent']} images"
+                + (f", {len(sent['refused'])} refused" if sent["refused"] else "")
+            )
             watcher.look()
         before = worklist.reading_list(journal, settings, time.time())
         watcher.until_all_answered(len(before))
         after = worklist.reading_list(journal, settings, time.time())
-        screen.print(terminal.reading_list(sorted(after, key=lambda item: item.arrival_rank), "Before: in order of arrival"))
+        screen.print(
+            terminal.reading_list(sorted(after, key=lambda item: item.arrival_rank), "Before: in order of arrival")
+        )
         screen.print(terminal.reading_list(after, "After: in reading order"))
         watcher.until_delivered()
         _where_things_lie(say, out, web, settings)
@@ -164,6 +176,7 @@ def run(out: Path, own: Path | None, *, keep: bool) -> int:
             say("node and page keep running; stop them with Ctrl-C")
             _wait_for_interrupt()
     finally:
+        workers.shutdown(cancel_futures=True)
         node.send_signal(signal.SIGTERM)
         node.wait(20)
         archive.stop()
@@ -191,19 +204,35 @@ def _free_port(wanted: int) -> int:
     raise TriageError("no free port on 127.0.0.1")
 
 
-def _phantoms(place: Path) -> Iterator[tuple[str, Path]]:
-    for number, case in enumerate(CASES, start=1):
-        study = place / f"{number:02d}"
-        files = phantom_dicom.write_study(study, case.spec, case.habit, person=Person(number=number))
-        for index in case.left_out:
-            files[index].unlink()
-        yield f"PH{number:04d} ({case.name})", study
+def _phantoms(place: Path, workers: Executor) -> list[tuple[str, Future[Path]]]:
+    return [
+        (f"PH{number:04d} ({case.name})", workers.submit(_make, case, number, place / f"{number:02d}"))
+        for number, case in enumerate(CASES, start=1)
+    ]
 
 
-def _own_studies(own: Path) -> Iterator[tuple[str, Path]]:
-    folders = sorted(entry for entry in own.iterdir() if entry.is_dir()) if own.is_dir() else []
-    for place in folders or [own]:
-        yield place.name, place
+def _workers() -> Executor:
+    # Threads of the linear algebra library would fight the node for the cores; each worker does with one.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    return ProcessPoolExecutor(max_workers=2, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _make(case: Case, number: int, study: Path) -> Path:
+    files = phantom_dicom.write_study(study, case.spec, case.habit, person=Person(number=number))
+    for index in case.left_out:
+        files[index].unlink()
+    return study
+
+
+def _own_studies(own: Path) -> list[tuple[str, Future[Path]]]:
+    if not own.is_dir():
+        raise TriageError(f"{own} is not a folder")
+    studies = []
+    for place in sorted(entry for entry in own.iterdir() if entry.is_dir()) or [own]:
+        there: Future[Path] = Future()
+        there.set_result(place)
+        studies.append((place.name, there))
+    return studies
 
 
 def _wait_for_node(settings: config.Settings, node: subprocess.Popen[bytes], out: Path) -> Journal:
@@ -259,8 +288,10 @@ class _Watcher:
 
 def _where_things_lie(say: Any, out: Path, web: int, settings: config.Settings) -> None:
     objects = sorted((out / "archive").rglob("*.dcm"))
-    say(f"{len(objects)} objects reached the archive: {out / 'archive'}/<study>/seg-lungs.dcm, seg-lesions.dcm, sr.dcm, ...")
-    say(f"overview pictures: {out / 'archive'}/<study>/overview.png")
+    say(
+        f"{len(objects)} objects reached the archive: {out / 'archive'}/STUDY/seg-lungs.dcm, seg-lesions.dcm, sr.dcm ..."
+    )
+    say(f"overview pictures: {out / 'archive'}/STUDY/overview.png")
     say(f"look again: triage-node worklist --config {out / 'node.toml'} (or study, status, logs)")
     say(f"page while the node runs: http://127.0.0.1:{web}/ (tools/demo --keep)")
     say(f"log: {settings.state_dir / 'log' / 'node.log'}")

@@ -154,7 +154,7 @@ def serve(settings: Settings, config_path: Path, lock: StateLock) -> int:
         lifeline_read,
         lock.fd,
     )
-    environment = {**os.environ, _FDS: ",".join(str(fd) for fd in inherited)}
+    environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ, _FDS: ",".join(str(fd) for fd in inherited)}
     children = [
         _Child(
             role,
