@@ -15,6 +15,7 @@ from triage_node.phantom_fields import (
     NO_SEGMENTS,
     Field,
     Grid,
+    Loose,
     Segments,
     common,
     distance,
@@ -64,7 +65,7 @@ def _profile(values: tuple[float, ...], z: Field) -> Field:
     return np.asarray(PchipInterpolator(LEVELS, values)(np.clip(z, LEVELS[0], LEVELS[-1])), np.float32)
 
 
-def _oval(grid: Grid, half_width: Field, half_depth: Field, middle: Field, exponent: float) -> Field:
+def _oval(grid: Grid, half_width: Loose, half_depth: Field, middle: Field, exponent: float) -> Field:
     """Signed distance of a body whose cross-section is a superellipse."""
     across = np.abs(grid.x / half_width) ** exponent
     along = np.abs((grid.y - middle) / half_depth) ** exponent
@@ -76,7 +77,7 @@ def chest(rng: np.random.Generator, lesion_rng: np.random.Generator, *, prone: b
     grid = make_grid(rng, low=(-195, -150, -185), high=(195, 175, 170), step_mm=2.75, warp_mm=1.8, warp_scale_mm=42.0)
     axes = (grid.z_mm, grid.y_mm, grid.x_mm)
     x, y, z = grid.x, grid.y, grid.z
-    width, depth = rng.normal(1.0, 0.025, 2).clip(0.95, 1.05)
+    width, depth = (float(v) for v in rng.normal(1.0, 0.025, 2).clip(0.95, 1.05))
     fat_mm = float(rng.uniform(-3, 8))
     middle = _profile(CAVITY_MIDDLE, z)
     cavity_depth = _profile(CAVITY_HALF_DEPTH, z) * depth
@@ -104,7 +105,7 @@ def chest(rng: np.random.Generator, lesion_rng: np.random.Generator, *, prone: b
     liver = union(liver, common(abdomen + 1, ellipsoid(grid, (28, -50, -92), (52, 30, 24)), blend_mm=8), blend_mm=10)
     spleen = common(abdomen + 1, ellipsoid(grid, (92, 48, -118), (34, 44, 48), yaw_deg=-25), blend_mm=6)
     stomach = common(abdomen + 2, ellipsoid(grid, (58, -22, -112), (46, 52, 36), yaw_deg=20) + 2 * wavy, blend_mm=6)
-    level = rng.uniform(-38, -22)  # of the fluid in the stomach
+    level = float(rng.uniform(-38, -22))  # of the fluid in the stomach
     gas = common(stomach + 4, (level - y if prone else y - level).astype(np.float32))
     bowel = common(abdomen + 5, (z + 150) * 0.9, 9 * (0.5 - wavy), -(liver - 5), -(spleen - 5), -(stomach - 5))
 
@@ -149,7 +150,7 @@ def chest(rng: np.random.Generator, lesion_rng: np.random.Generator, *, prone: b
 def _diaphragm(grid: Grid, rng: np.random.Generator) -> Field:
     """Distance to the two domes: negative above them, positive in the abdomen."""
     x, y, z = grid.x, grid.y, grid.z
-    right_top, left_top = -53 + rng.normal(0, 3), -61 + rng.normal(0, 3)
+    right_top, left_top = float(-53 + rng.normal(0, 3)), float(-61 + rng.normal(0, 3))
     side = 0.5 - 0.5 * np.tanh(x / 22)  # 1 on the right
     top = left_top + (right_top - left_top) * side
     from_dome = ((np.abs(x) - 62) / 76) ** 2 * np.where(np.abs(x) < 62, 0.35, 1.0) + ((y + 8) / 96) ** 2

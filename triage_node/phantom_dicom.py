@@ -204,7 +204,8 @@ def datasets(
     pixel_description(shared, spec, habit)
     order = range(spec.slices) if from_feet else range(spec.slices - 1, -1, -1)
     for number, index in enumerate(order, 1):
-        ds = FileDataset("", shared, preamble=b"\0" * 128)
+        ds = FileDataset("", {}, preamble=b"\0" * 128)
+        ds.update(shared)
         ds.SOPClassUID = CTImageStorage
         ds.SOPInstanceUID = uid("image", shared.SeriesInstanceUID, number)
         ds.InstanceNumber = number

@@ -7,6 +7,7 @@ coordinates are patient millimetres (L, P, S): x to the left, y to the back, z t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,9 +131,9 @@ def distance(implicit: Loose, step_mm: float) -> Field:
 def ellipsoid(grid: Grid, centre: Point, semi_axes_mm: Point, *, yaw_deg: float = 0.0, pitch_deg: float = 0.0) -> Field:
     """An ellipsoid, turned by `yaw_deg` about z and then by `pitch_deg` about y."""
     x, y, z = grid.x - centre[0], grid.y - centre[1], grid.z - centre[2]
-    cosine, sine = np.cos(np.radians(yaw_deg)), np.sin(np.radians(yaw_deg))
+    cosine, sine = math.cos(math.radians(yaw_deg)), math.sin(math.radians(yaw_deg))  # plain floats keep float32
     x, y = cosine * x + sine * y, cosine * y - sine * x
-    cosine, sine = np.cos(np.radians(pitch_deg)), np.sin(np.radians(pitch_deg))
+    cosine, sine = math.cos(math.radians(pitch_deg)), math.sin(math.radians(pitch_deg))
     x, z = cosine * x + sine * z, cosine * z - sine * x
     a, b, c = semi_axes_mm
     first = np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)
