@@ -172,8 +172,8 @@ def _mediastinum(grid: Grid, rng: np.random.Generator, spine_y: Field) -> tuple[
     heart = np.asarray(heart + 4 + 2.2 * groove, np.float32)  # epicardial fat lies between this and its envelope
     back = float(np.interp(0, grid.z_mm, spine_y[:, 0, 0]))
     trunks = (
-        (((0, -30, -20), (-15, -28, 15), (-16, -24, 45), (-8, -12, 66), (8, 6, 72), (20, 24, 64), (25, 40, 46),
-          (26, back - 22, 10), (24, back - 20, -50), (14, back - 24, -110), (8, back - 26, -185)),
+        (((0, -30, -20), (-15, -28, 15), (-16, -24, 45), (-8, -12, 66), (8, 6, 72), (20, 24, 64), (23, 40, 46),
+          (21, back - 25, 10), (19, back - 24, -50), (14, back - 24, -110), (8, back - 26, -185)),
          (16, 17, 16, 14.5, 13.5, 13, 12.5, 12, 12, 11.5, 11)),  # aorta
         (((-26, -14, 82), (-27, -12, 40), (-26, -14, -10)), (8, 9.5, 11)),  # superior vena cava
         (((-20, -2, -50), (-20, 10, -110), (-16, 20, -185)), (12, 12, 11)),  # inferior vena cava
@@ -210,9 +210,9 @@ def _lungs(
     right, left = (-44.0, 18.0, 14.0), (47.0, 22.0, 14.0)
     hila = union(ellipsoid(grid, right, (13, 17, 24)), ellipsoid(grid, left, (12, 17, 23)), blend_mm=4)
     upper = common(np.hypot(x, (y - 8) / 1.25) - 27 - 0.05 * (z - 60), 48 - z)
-    fore = np.abs(x - 3 - 0.08 * y) - 1.6 - 6 * np.clip((-50 - y) / 45, 0, 1) - 10 * np.clip((z - 55) / 50, 0, 1)
+    fore = np.abs(x - 3 - 0.08 * y) - 2.2 - 6 * np.clip((-50 - y) / 45, 0, 1) - 10 * np.clip((z - 55) / 50, 0, 1)
     front = common(fore, y + 10)
-    back = common((np.abs(x - 2) - 13).astype(np.float32), -y - 5)
+    back = common((np.abs(x - 6) - 17).astype(np.float32), -y - 5)
     pad = union(ellipsoid(grid, (55, -68, -88), (42, 24, 22)), ellipsoid(grid, (-42, -70, -84), (26, 18, 20)))
     middle = union(
         heart - 6, vessels - 3.5, hila, upper, front, back, pad, vertebra - 5,

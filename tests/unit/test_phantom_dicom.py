@@ -31,7 +31,6 @@ from triage_node.phantom_dicom import (
     round_field,
     save,
     write_series,
-    write_study,
 )
 from triage_node.phantom_study import enhanced, localizer, write_demo_study, write_enhanced, write_localizer
 from triage_node.study import Series, SeriesKey
