@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import random
@@ -15,11 +16,12 @@ import pytest
 from pynetdicom import AE, evt
 
 from tests import running
-from triage_node import conformance, filing
+from triage_node import conformance, filing, requestor
+from triage_node.errors import DeliveryFailed
 from triage_node.phantom import PhantomSpec
 from triage_node.phantom_dicom import Person, write_study
 
-KILLS = 24
+KILLS = 15
 STUDIES = 6
 
 
@@ -51,11 +53,14 @@ def send_until_acknowledged(port: int, files: list[Path], acknowledged: set[str]
     left = list(files)
     deadline = time.monotonic() + 120
     while left and time.monotonic() < deadline:
-        ae = AE(ae_title="MODALITY")
-        ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = 5
-        ae.add_requested_context(conformance.CT_IMAGE_STORAGE)
-        association = ae.associate("127.0.0.1", port, ae_title="TRIAGE")
-        if not association.is_established:
+        try:
+            association = requestor.associate(
+                "MODALITY",
+                requestor.Peer(ae_title="TRIAGE", host="127.0.0.1", port=port),
+                [(conformance.CT_IMAGE_STORAGE, conformance.UNCOMPRESSED)],
+                timeout_s=5,
+            )
+        except DeliveryFailed:
             time.sleep(0.1)
             continue
         for path in list(left):
@@ -76,6 +81,8 @@ def send_until_acknowledged(port: int, files: list[Path], acknowledged: set[str]
 
 
 @pytest.mark.timeout(300)
+# pynetdicom leaves the sockets of refused connections to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_nothing_acknowledged_is_lost_and_every_result_comes_once(tmp_path: Path) -> None:
     seed = int(os.environ.get("KILL_SEED", "20"))
     dice = random.Random(seed)
@@ -155,3 +162,4 @@ def test_nothing_acknowledged_is_lost_and_every_result_comes_once(tmp_path: Path
         assert all(item["state"] in ("judged", "not_analysed") for item in node.worklist())
         journal.close()
     pacs.stop()
+    gc.collect()  # what is left of refused connections, while this test still allows it
