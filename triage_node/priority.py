@@ -132,6 +132,11 @@ def _sooner(facts: Facts, settings: WorklistSection, now: float) -> tuple[bool, 
     return (True, step, -urgency(facts, settings), *_by_arrival(facts))
 
 
+def percent(fraction: float) -> str:
+    """A fraction for people: what is there is never written as zero."""
+    return "<1%" if 0 < fraction < 0.005 else f"{fraction:.0%}"
+
+
 def _reasons(facts: Facts, rank: int, arrival_rank: int, settings: WorklistSection, now: float) -> tuple[str, ...]:
     if facts.state is StudyState.WAITING:
         return ("not judged yet: keeps its place by arrival",)
@@ -141,7 +146,8 @@ def _reasons(facts: Facts, rank: int, arrival_rank: int, settings: WorklistSecti
         return (f"not analysed: {facts.words}" if facts.words else "not judged", f"state: {facts.state}")
     reasons = []
     for side, fraction in (("right", facts.affected_fraction_right), ("left", facts.affected_fraction_left)):
-        reasons.append(f"no {side} lung found" if fraction is None else f"{fraction:.0%} of the {side} lung affected")
+        share = None if fraction is None else percent(fraction)
+        reasons.append(f"no {side} lung found" if share is None else f"{share} of the {side} lung affected")
     if facts.covid_probability is not None:
         reasons.append(f"P(COVID-19) {facts.covid_probability:.2f}")
     if facts.state is StudyState.JUDGED and overdue(facts, settings, now):

@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from triage_node import priority
 from triage_node.study import ReadingPriority, StudyState
 from triage_node.worklist import NOT_FOR_DIAGNOSTIC_USE
 
@@ -55,7 +56,7 @@ def minutes(seconds: float) -> str:
 
 def percent(fraction: float | None) -> str:
     """A fraction for people; what is not known is never shown as zero."""
-    return "-" if fraction is None else f"{fraction:.0%}"
+    return "-" if fraction is None else priority.percent(fraction)
 
 
 def bar(fraction: float | None) -> str:

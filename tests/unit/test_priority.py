@@ -239,3 +239,13 @@ def test_a_larger_probability_never_moves_a_study_back(studies, settings, data) 
 
 def rank_of(facts: Facts, studies: list[Facts], settings: WorklistSection) -> int:
     return next(p.rank for p in arrange(studies, settings) if p.study_instance_uid == facts.study_instance_uid)
+
+
+def test_a_trace_of_disease_is_never_written_as_zero() -> None:
+    assert [priority.percent(fraction) for fraction in (0.0, 0.0001, 0.0049, 0.006, 0.38)] == [
+        "0%",
+        "<1%",
+        "<1%",
+        "1%",
+        "38%",
+    ]

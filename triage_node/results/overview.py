@@ -253,7 +253,7 @@ def _headline(pen: _Pen, assessment: Assessment) -> None:
     shown = "no lesion found" if assessment.ct_grade is CtGrade.CT_0 else severity.lower()
     pen.text(left, y + 18, "CT grade", 20, QUIET)
     pen.text(left, y + 42, str(assessment.ct_grade), 62, GRADE_COLORS[assessment.ct_grade])
-    pen.text(left, y + 112, shown, 22)
+    pen.text(left, y + 112, shown, 22 if pen.width(shown, 22) <= right - 14 - left else 19)
     pen.draw.line((left, y + 154, right - 14, y + 154), fill=LINE)
     pen.text(left, y + 168, "affected fraction,", 20, QUIET)
     pen.text(left, y + 192, "worse lung", 20, QUIET)
