@@ -30,6 +30,8 @@ long_quiet_s = {long_quiet_s}
 [web]
 port = {web}
 {destinations}
+[analysis]
+attempts = {attempts}
 """
 DESTINATION = """
 [[destinations]]
@@ -62,7 +64,13 @@ class Node:
     """A node in its own processes; `state_dir`, `intake` and `web` say where it is."""
 
     def __init__(
-        self, folder: Path, *, pacs: dict[str, int] | None = None, quiet_s: float = 0.5, long_quiet_s: float = 4.0
+        self,
+        folder: Path,
+        *,
+        pacs: dict[str, int] | None = None,
+        quiet_s: float = 0.5,
+        long_quiet_s: float = 4.0,
+        attempts: int = 3,
     ) -> None:
         self.folder = folder
         self.intake, self.web = free_port(), free_port()
@@ -78,6 +86,7 @@ class Node:
                 quiet_s=quiet_s,
                 long_quiet_s=long_quiet_s,
                 destinations=destinations,
+                attempts=attempts,
             )
         )
         self.process: subprocess.Popen[bytes] | None = None
@@ -169,7 +178,16 @@ def storescp(program: str, folder: Path, port: int, ae_title: str = "PACS") -> I
             stderr=log,
         )
     try:
+        until(lambda: _listens(port), 20, "storescp listens")
         yield received
     finally:
         process.terminate()
         process.wait(10)
+
+
+def _listens(port: int) -> bool:
+    """Whether anybody listens; asked of the kernel, since a peer would take a probe for a broken association."""
+    lines = [
+        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return any(line[1].endswith(f":{port:04X}") and line[3] == "0A" for line in lines)

@@ -10,6 +10,7 @@ import sqlite3
 import sys
 import time
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ import typer
 
 from triage_node import __version__, config, logbook, terminal, worklist
 from triage_node.errors import ConfigurationError, StateInUse, TriageError
-from triage_node.journal import Journal, outbox
+from triage_node.journal import Journal, outbox, queue
 
 FAILED, USAGE, IN_USE, NOT_ALL_ANALYSED = 1, 2, 4, 5
 
@@ -29,6 +30,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class ReadingState(StrEnum):
+    """What `mark` can say of a study."""
+
+    WAITING = "waiting"
+    READING = "reading"
+    READ = "read"
+
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="Configuration file.", show_default=True, metavar="FILE")
@@ -205,6 +215,19 @@ def requeue(
         terminal.print_json({"requeued": number})
     else:
         typer.echo(f"{number} objects queued")
+
+
+@app.command()
+def mark(
+    uid: Annotated[str, typer.Argument(help="Study Instance UID.", metavar="UID")],
+    state: Annotated[ReadingState, typer.Argument(help="Where its reading stands.")],
+    config_path: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Say that a study is being read or has been read, or put it back into the queue."""
+    settings = _settings(config_path, "mark")
+    if not queue.mark(_journal(settings), uid, state.value, time.time()):
+        raise TriageError(f"no study {uid} in {settings.state_dir}")
+    typer.echo(f"{uid}: {state.value}")
 
 
 @app.command()

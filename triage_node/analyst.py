@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import structlog
 
 from triage_node import inference, logbook, results, selection, severity, volume
 from triage_node.archive import Archive
-from triage_node.errors import Refused
+from triage_node.errors import OutOfResources, Refused
 from triage_node.journal import Journal, intake, queue
 from triage_node.study import NotAnalysed, PassedOver, Reason, ResultIdentity, digest_of
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from triage_node.study import Assessment, Series, SeriesKey, Study
 
 POLL_S = 1.0
+NO_ROOM_PAUSE_S = 5.0
 OWNER = "analyst-0"  # one analyst a device; what a dead one held is found under its name
 
 Progress = Callable[[str, float], None]  # what is being done, and how much of it is done, 0..1
@@ -92,7 +94,9 @@ def _judge(
     series: Series, study: Study, method: Method, settings: Settings, occasion: Occasion, progress: Progress
 ) -> tuple[ResultIdentity, Assessment, tuple[ResultObject, ...]]:
     progress("reading pixels", 0.1)
-    ct = volume.read(series, settings.analysis)
+    ct = volume.read(
+        series, settings.analysis, progress=lambda done, slices: progress("reading pixels", 0.1 + 0.2 * done / slices)
+    )
     progress("finding lungs and lesions", 0.3)
     findings = method(ct, progress)
     assessment = severity.assess(ct, findings, generation=occasion.generation, settings=settings.analysis)
@@ -176,6 +180,10 @@ class Analyst:
             except Stopped:
                 queue.hand_back(self._journal, OWNER, fault=False)
                 self._log.info("job handed back")
+            except (OutOfResources, sqlite3.OperationalError):  # no room: not the study's fault
+                self._log.exception("analysis waits for room")
+                queue.hand_back(self._journal, OWNER, fault=False)
+                self._stop.wait(NO_ROOM_PAUSE_S)
             except Exception:  # noqa: BLE001  # the border of the job runner: this study fails, the next one is done
                 self._log.exception("analysis failed", attempt=job.attempts, of=self._settings.analysis.attempts)
                 queue.hand_back(self._journal, OWNER, fault=True)
@@ -192,7 +200,7 @@ class Analyst:
         )
         self._log.info("analysis started", generation=job.generation, series=len(study.series), attempt=job.attempts)
         if job.attempts > self._settings.analysis.attempts:
-            walked = refuse(study, self._method, self._settings, occasion, _given_up(job.attempts - 1), ())
+            walked = self._give_up(study, occasion, _given_up(job.attempts - 1))
         else:
             walked = walk(study, self._method, self._settings, occasion, self._progress)
         duration_s = time.monotonic() - started
@@ -208,6 +216,17 @@ class Analyst:
         if queue.finish(self._journal, job, OWNER, result, self._settings.destinations, time.time()):
             self._ring_desk()
             self._tell(walked, duration_s)
+
+    def _give_up(self, study: Study, occasion: Occasion, why: NotAnalysed) -> Walked:
+        try:
+            walked = refuse(study, self._method, self._settings, occasion, why, ())
+            for made in walked.objects:
+                results.encode(made)
+        except Exception:  # noqa: BLE001  # even the report cannot be made: the list says so, and the queue goes on
+            self._log.exception("no report can be made")
+            identity = _identity(study.study_instance_uid, study.digest, self._method, self._settings, occasion)
+            return Walked(series=None, assessment=None, not_analysed=why, passed_over=(), identity=identity, objects=())
+        return walked
 
     def _study(self, job: queue.Job) -> Study:
         return intake.study(

@@ -6,6 +6,7 @@ gets between the two. Values themselves stay out of the words: they could name t
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import re
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 # What a parser or decoder that is fed garbage raises: none of it is a fault of ours.
+# The machine's fault, not the file's: the analysis is tried again instead of blaming the images.
+TRANSIENT_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.ENOSPC})
 UNREADABLE = (
     AssertionError,
     AttributeError,

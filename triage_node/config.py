@@ -125,7 +125,7 @@ class IntakeSection(Section):
     """An association without traffic for this long is aborted."""
     minimum_free_bytes: Annotated[int, Field(ge=0)] = 1_073_741_824
     """Disk watermark: with less room in state_dir new associations are rejected as transient."""
-    maximum_instance_bytes: Annotated[int, Field(ge=1_048_576)] = 4_294_967_296
+    maximum_instance_bytes: Annotated[int, Field(ge=1_048_576)] = 1_073_741_824
     """A larger data set is refused with 0xA700."""
     keep_other_sop_classes: bool = False
     """Accept and keep every storage SOP class instead of CT alone (the others are never analysed)."""

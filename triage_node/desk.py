@@ -33,8 +33,13 @@ def close_complete_series(settings: Settings, journal: Journal, now: float) -> i
     """Close every open series whose evidence suffices; returns how many."""
     closed = 0
     for series in intake.open_series(journal):
-        verdict = completion.judge(series.evidence, settings.completion, now)
-        if verdict.complete and intake.close_series(journal, series, verdict, now):
+        try:
+            verdict = completion.judge(series.evidence, settings.completion, now)
+            done = verdict.complete and intake.close_series(journal, series, verdict, now)
+        except Exception:  # noqa: BLE001  # the border of completion: one odd series keeps no other open
+            logbook.get().exception("series cannot be closed", study=series.key.study_instance_uid)
+            continue
+        if done:
             closed += 1
             logbook.get().info(
                 "series closed",

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from triage_node.attributes import UNREADABLE, Attributes, items, opened, refuse
+from triage_node.attributes import TRANSIENT_ERRNOS, UNREADABLE, Attributes, items, opened, refuse
 from triage_node.conformance import CT_IMAGE_STORAGE, CT_SOP_CLASSES
 from triage_node.study import Instance, NotAnalysed, Reason
 
@@ -156,6 +156,8 @@ def read(instance: Instance) -> Header:
             offset, length = _pixel_data(file, instance.transfer_syntax_uid)
         return _header(instance, dataset, offset, length)
     except UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
+            raise
         words = f"the file of the instance {instance.sop_instance_uid} cannot be parsed ({type(error).__name__})"
         refuse(Reason.UNDECODABLE, words)
 

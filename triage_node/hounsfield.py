@@ -15,7 +15,7 @@ import pydicom
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
-from triage_node.attributes import UNREADABLE, opened, refuse
+from triage_node.attributes import TRANSIENT_ERRNOS, UNREADABLE, opened, refuse
 from triage_node.jpeg import JPEG_SYNTAXES, JpegDecoders, JpegFailure
 from triage_node.study import Hounsfield, Reason
 
@@ -68,6 +68,8 @@ def decode(frames: Sequence[Frame], targets: Sequence[Hounsfield], decoders: Jpe
                     mode="clip",
                 )
     except UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
+            raise
         syntax = UID(cells.transfer_syntax_uid).name
         place = f"{frame.name} at {frame.position_mm[2]:.1f} mm"
         refuse(Reason.UNDECODABLE, f"the pixel data of {place} cannot be decoded ({syntax}): {_why(error)}")

@@ -127,7 +127,14 @@ def _for_people(*, colors: bool) -> list[Any]:
         event["event"] = f"{event.pop('process', ''):<10} {event['event']}"
         return event
 
-    return [shorten_the_time, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
+    return [
+        shorten_the_time,
+        structlog.dev.ConsoleRenderer(
+            colors=colors,
+            pad_event_to=0,
+            exception_formatter=structlog.dev.plain_traceback,  # the other ones print local variables: whole data sets
+        ),
+    ]
 
 
 def rotate(state_dir: Path, settings: LogSection) -> bool:

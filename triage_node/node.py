@@ -22,7 +22,7 @@ from triage_node import logbook
 from triage_node.archive import Archive
 from triage_node.doorbell import Doorbell
 from triage_node.errors import StateInUse, TriageError
-from triage_node.journal import Journal
+from triage_node.journal import Journal, queue
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,6 +95,7 @@ class _Child:
         self._fds = fds
         self._started_at = 0.0
         self._failures = 0
+        self.has_lasted = False  # it has been up; a port that is taken later is waited for
         self._due_at: float | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -116,7 +117,9 @@ class _Child:
         status = self.process.poll()
         if status is None:
             return None
-        self._failures = 0 if now - self._started_at >= LASTING_S else self._failures + 1
+        lasted = now - self._started_at >= LASTING_S
+        self.has_lasted = self.has_lasted or lasted
+        self._failures = 0 if lasted else self._failures + 1
         self._due_at = now + PAUSES_S[min(self._failures, len(PAUSES_S) - 1)]
         return status
 
@@ -171,13 +174,16 @@ def serve(settings: Settings, config_path: Path, lock: StateLock) -> int:
     while not stop.wait(0.1):
         for child in children:
             status = child.look()
-            if status == CANNOT_LISTEN:
+            if status == CANNOT_LISTEN and not child.has_lasted:
                 log.error("node stops: a port is in use", role=child.role)
                 exit_status = CANNOT_LISTEN
                 stop.set()
             elif status is not None:
                 log.error("child died and is restarted", role=child.role, status=status)
     _stop(children)
+    journal = Journal(settings.state_dir, "node")
+    queue.hand_back(journal, None, fault=False)  # of an analyst that had to be killed; a stop is nobody's fault
+    journal.close()
     os.close(lifeline_write)
     lock.release()
     log.info("node stopped")

@@ -71,5 +71,7 @@ def associate(
     if association.rejected_contexts:
         raise DeliveryFailed(f"{peer} accepts no such objects", retry=False)
     if association.is_aborted:
-        raise DeliveryFailed(f"{peer} did not accept the connection or aborted it", retry=True)
+        raise DeliveryFailed(
+            f"{peer} does not answer (no connection, or aborted): is it running, is the port right?", retry=True
+        )
     raise DeliveryFailed(f"{peer} cannot be reached", retry=True)

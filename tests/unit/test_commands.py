@@ -102,8 +102,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 # ---------------------------------------------------------------------- help
 
 
-def test_the_commands_are_those_of_the_design() -> None:
-    named = "serve demo analyze send worklist status study logs requeue echo check-config conformance"
+def test_the_commands_are_those_of_the_design_and_mark() -> None:
+    named = "serve demo analyze send worklist status study logs requeue mark echo check-config conformance"
     assert {name for name, command in COMMANDS.items() if not command.hidden} == set(named.split())
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from triage_node.completion import Evidence
+from triage_node.conformance import CT_SOP_CLASSES
 from triage_node.filing import Geometry
 from triage_node.study import Instance, Series, SeriesKey, Study, StudyState, digest_of
 
@@ -102,6 +103,11 @@ def add_instance(journal: Journal, kept: Kept, *, association_id: int | None, no
         except sqlite3.IntegrityError:
             return False
         instance_id = int(cursor.lastrowid or 0)
+        ours = database.conn.execute(
+            "select 1 from objects where sop_instance_uid = ?", (header.sop_instance_uid,)
+        ).fetchone()
+        if ours is not None:  # a PACS that forwards everything sends our answer back: kept, and no news
+            return True
         _open_series(journal, database, header, instance_id, now)
         return True
 
@@ -228,10 +234,14 @@ def _queue_study(journal: Journal, database: sqlite_utils.Database, study: str, 
         return
     rows = list(
         database.query(
-            "select id, sop_instance_uid, digest from instances where study_instance_uid = ? order by id", (study,)
+            "select id, sop_instance_uid, sop_class_uid, digest from instances where study_instance_uid = ?"
+            " and sop_instance_uid not in (select sop_instance_uid from objects) order by id",
+            (study,),
         )
     )
-    inputs_digest = digest_of([(row["sop_instance_uid"], row["digest"]) for row in rows])
+    # A report that comes later changes nothing about the images, so it makes no new answer.
+    judged_on = [row for row in rows if row["sop_class_uid"] in CT_SOP_CLASSES] or rows
+    inputs_digest = digest_of([(row["sop_instance_uid"], row["digest"]) for row in judged_on])
     last = database.conn.execute(
         "select generation, inputs_digest from jobs where study_instance_uid = ? order by generation desc limit 1",
         (study,),
@@ -254,7 +264,8 @@ def _queue_study(journal: Journal, database: sqlite_utils.Database, study: str, 
 def study(journal: Journal, study_instance_uid: str, *, last_instance_id: int, state_dir: Path) -> Study:
     """The instances of a study up to a job's last one, by series."""
     rows = journal.rows(
-        "select * from instances where study_instance_uid = ? and id <= ? order by id",
+        "select * from instances where study_instance_uid = ? and id <= ?"
+        " and sop_instance_uid not in (select sop_instance_uid from objects) order by id",
         study_instance_uid,
         last_instance_id,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
 
@@ -62,12 +62,15 @@ class Result:
 
 
 def claim(journal: Journal, owner: str, now: float) -> Job | None:
-    """Take the next queued job, in one statement (two would race); None when there is none."""
+    """Take the next queued job, in one statement (two would race); None when there is none.
+
+    What failed before waits behind what was not tried yet.
+    """
     with journal.writing() as database:
         row = next(
             database.query(
                 "update jobs set state = 'running', owner = ?, attempts = attempts + 1, claimed_at = ? where id ="
-                " (select id from jobs where state = 'queued' order by priority desc, id limit 1)"
+                " (select id from jobs where state = 'queued' order by priority desc, attempts, id limit 1)"
                 " returning id, study_instance_uid, generation, last_instance_id, attempts, created_at",
                 (owner, now),
             ),
@@ -76,12 +79,12 @@ def claim(journal: Journal, owner: str, now: float) -> Job | None:
     return None if row is None else Job(**row)
 
 
-def hand_back(journal: Journal, owner: str, *, fault: bool) -> int:
-    """Queue again what `owner` holds; without `fault` (an orderly stop) the attempt does not count."""
+def hand_back(journal: Journal, owner: str | None, *, fault: bool) -> int:
+    """Queue again what `owner` (None: anybody) holds; without `fault` (an orderly stop) the attempt does not count."""
     with journal.writing() as database:
         cursor = database.conn.execute(
             "update jobs set state = 'queued', owner = null, attempts = attempts - ? where state = 'running'"
-            " and owner = ?",
+            " and owner = coalesce(?, owner)",
             (0 if fault else 1, owner),
         )
         return cursor.rowcount
@@ -95,7 +98,8 @@ def predecessor(journal: Journal, job: Job) -> ResultIdentity | None:
         job.study_instance_uid,
         job.generation,
     )
-    return None if row is None else IDENTITY.validate_json(row["identity_json"])
+    # One link is enough: a chain of all generations would grow without end.
+    return None if row is None else replace(IDENTITY.validate_json(row["identity_json"]), predecessor=None)
 
 
 def finish(
@@ -190,3 +194,22 @@ def depth(journal: Journal) -> dict[str, int]:
     return {
         row["state"]: row["number"] for row in journal.rows("select state, count(*) as number from jobs group by 1")
     }
+
+
+def mark(journal: Journal, study: str, state: Literal["waiting", "reading", "read"], now: float) -> bool:
+    """Say where the reading of a study stands; "waiting" puts it back into the queue. False if it is unknown."""
+    with journal.writing() as database:
+        row = database.conn.execute(
+            "select assessment_json is not null, result_id from studies left join results on results.id = result_id"
+            " where studies.study_instance_uid = ?",
+            (study,),
+        ).fetchone()
+        if row is None:
+            return False
+        back = StudyState.WAITING if row[1] is None else StudyState.JUDGED if row[0] else StudyState.NOT_ANALYSED
+        database.conn.execute(
+            "update studies set state = ? where study_instance_uid = ?",
+            (back if state == "waiting" else StudyState(state), study),
+        )
+        journal.note(database, f"study marked {state}", study=study, at=now)
+        return True

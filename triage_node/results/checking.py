@@ -5,7 +5,6 @@ Which attributes an information object needs is read from the tables that highdi
 
 from __future__ import annotations
 
-import re
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from triage_node.conformance import (
     SEGMENTATION_STORAGE,
 )
 from triage_node.errors import InvalidResult
+from triage_node.filing import UID_FORM
 from triage_node.results.envelope import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from pydicom.dataelem import DataElement
 
-_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 _GROUPS = (["SharedFunctionalGroupsSequence"], ["PerFrameFunctionalGroupsSequence"])
 _OF_A_FRAME = ("FrameContentSequence", "PlanePositionSequence", "SegmentIdentificationSequence")
 _CONTENT = "sr-document-content"  # its attributes depend on the value type, `_content` knows them
@@ -118,7 +117,7 @@ def _elements(dataset: Dataset, references: AbstractSet[str] | None) -> Iterator
         if element.VR != "UI" or element.is_empty:
             continue
         for uid in [element.value] if element.VM == 1 else element.value:
-            if len(uid) > 64 or not _UID.fullmatch(uid):
+            if len(uid) > 64 or not UID_FORM.fullmatch(uid):
                 yield f"{element.keyword} is not a UID: {uid!r}"
             elif allowed is not None and element.keyword == "ReferencedSOPInstanceUID" and uid not in allowed:
                 yield f"{uid} is referenced but is neither of the source nor of these results"
