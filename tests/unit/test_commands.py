@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import subprocess
 import sys
@@ -9,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import structlog
 import typer
 
 from tests import filed
@@ -19,29 +17,12 @@ from triage_node import config, logbook, node
 from triage_node.journal import Journal, outbox, queue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 GROUP = typer.main.get_command(command_line.app)
 COMMANDS: dict[str, Any] = GROUP.commands
 READING = ("worklist", "status", "study", "logs", "requeue", "echo", "check-config")
 STUDY = "1.2.826.1"
-
-
-@pytest.fixture(autouse=True)
-def _restore() -> Iterator[None]:
-    """Give pytest its own logging back."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    for handler in root.handlers[:]:
-        if handler not in handlers:
-            root.removeHandler(handler)
-            handler.close()
-    for handler in handlers:
-        root.addHandler(handler)
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.fixture

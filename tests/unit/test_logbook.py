@@ -18,27 +18,9 @@ from triage_node import logbook
 from triage_node.config import LogSection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 PATIENT = {"patient_name": "Doe^Jane", "patient_id": "4711", "patient_birth_date": "19700101"}
-
-
-@pytest.fixture(autouse=True)
-def _restore() -> Iterator[None]:
-    """Give pytest its own logging back."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    for handler in root.handlers[:]:
-        if handler not in handlers:
-            root.removeHandler(handler)
-            handler.close()
-    for handler in handlers:
-        root.addHandler(handler)
-    root.setLevel(level)
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
 
 
 def lines(state_dir: Path) -> list[dict]:
