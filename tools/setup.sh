@@ -18,11 +18,13 @@ find_python() {
 set_up() {
     local extra="${1:-}" python stamp wanted
     python=$(find_python) || return 1
-    stamp=".venv/.installed${extra:+-$extra}"
     wanted=$(cat pyproject.toml conf/constraints.txt | cksum)
-    if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-        return 0
-    fi
+    # what the tests need contains what the node needs
+    for stamp in .venv/.installed-test ".venv/.installed${extra:+-$extra}"; do
+        if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+            return 0
+        fi
+    done
     if [ ! -x .venv/bin/python ]; then
         "$python" -m venv .venv || {
             rm -rf .venv
