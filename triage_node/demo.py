@@ -26,7 +26,7 @@ from triage_node.errors import TriageError
 from triage_node.journal import Journal, outbox
 from triage_node.phantom import Body, PhantomSpec
 from triage_node.phantom_dicom import CANON, GE, PHILIPS, SIEMENS, Person, VendorHabit
-from triage_node.study import StudyState
+from triage_node.study import NOT_FOR_DIAGNOSTIC_USE, StudyState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +145,7 @@ def run(out: Path, own: Path | None, *, keep: bool) -> int:
     config_path = out / "node.toml"
     config_path.write_text(CONFIG.format(intake=intake, web=web, archive=archive.port), encoding="utf-8")
     settings = config.load(config_path)
-    say(f"{worklist.NOT_FOR_DIAGNOSTIC_USE}: a demonstration with {'your own files' if own else 'made-up patients'}")
+    say(f"{NOT_FOR_DIAGNOSTIC_USE}: a demonstration with {'your own files' if own else 'made-up patients'}")
     workers = _workers()
     studies = _own_studies(own) if own else _phantoms(out / "studies", workers)
     with (out / "node.log").open("wb") as log:

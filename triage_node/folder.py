@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from triage_node import analyst, conformance, filing, inference, requestor, results, terminal, volume, worklist
-from triage_node.errors import CannotUnderstand, TriageError
+from triage_node.errors import CannotUnderstand, DeliveryFailed, TriageError
 from triage_node.requestor import Peer
+from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +88,7 @@ def _write(study: Study, walked: analyst.Walked, place: Path) -> dict[str, Any]:
     return {
         "study_instance_uid": study.study_instance_uid,
         "state": "judged" if walked.assessment else "not_analysed",
-        "notice": worklist.NOT_FOR_DIAGNOSTIC_USE,
+        "notice": NOT_FOR_DIAGNOSTIC_USE,
         "series_instance_uid": walked.series.key.series_instance_uid if walked.series else None,
         "not_analysed": None
         if walked.not_analysed is None
@@ -162,17 +163,11 @@ def send(folder: Path, to: Peer, settings: Settings, *, show: bool) -> dict[str,
 
 def _store(association: Association, path: Path, sop_class_uid: str) -> str:
     """Why the object was not taken; empty when it was."""
-    if not association.is_established:
-        return "the association was lost"
     try:
-        answer = association.send_c_store(path)
-    except ValueError:
-        return f"SOP class {sop_class_uid} is not accepted in this transfer syntax"
-    except (RuntimeError, OSError) as error:
-        return str(error)
-    if "Status" not in answer:
-        return "no answer"
-    return "" if answer.Status == 0 else f"0x{answer.Status:04X} {answer.get('ErrorComment', '')}".strip()
+        status, words = requestor.store(association, path, sop_class_uid, "DICOM")
+    except DeliveryFailed as failure:
+        return str(failure)
+    return "" if status == 0 else words
 
 
 def echo_all(settings: Settings) -> list[dict[str, Any]]:

@@ -11,13 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydicom.errors import InvalidDicomError
 from pynetdicom import AE, _config
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
 from triage_node.errors import DeliveryFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from pynetdicom.association import Association
 
@@ -75,3 +78,26 @@ def associate(
             f"{peer} does not answer (no connection, or aborted): is it running, is the port right?", retry=True
         )
     raise DeliveryFailed(f"{peer} cannot be reached", retry=True)
+
+
+def store(association: Association, path: Path, sop_class_uid: str, kind: str) -> tuple[int, str]:
+    """Send one Part 10 file, a `kind` object to people; returns the C-STORE status and its meaning.
+
+    Raises DeliveryFailed when no status came, or when the peer takes no such object.
+    """
+    if not association.is_established:
+        raise DeliveryFailed("the association was lost before the object was sent", retry=True)
+    if sop_class_uid not in {str(context.abstract_syntax) for context in association.accepted_contexts}:
+        raise DeliveryFailed(f"the destination accepts no such object ({kind}, SOP class {sop_class_uid})", retry=False)
+    try:
+        answer = association.send_c_store(path)
+    except (ValueError, AttributeError, InvalidDicomError) as error:
+        raise DeliveryFailed(f"the {kind} object cannot be sent: {error}", retry=True) from error
+    except (RuntimeError, OSError) as error:
+        raise DeliveryFailed(f"the association was lost while sending: {error}", retry=True) from error
+    if "Status" not in answer:
+        raise DeliveryFailed("no answer to the C-STORE request: timed out or aborted", retry=True)
+    status = int(answer.Status)
+    severity, meaning = STORAGE_SERVICE_CLASS_STATUS.get(status, ("Unknown", ""))
+    comment = str(answer.get("ErrorComment", ""))
+    return status, ", ".join(text for text in (f"0x{status:04X} {severity}", meaning, comment) if text)

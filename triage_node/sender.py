@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
 from triage_node import conformance, logbook, requestor
 from triage_node.errors import DeliveryFailed
@@ -192,24 +191,7 @@ def store(association: Association, outgoing: Outgoing) -> tuple[int, str]:
 
     Raises DeliveryFailed when no status came, or when the destination takes no such object.
     """
-    if not association.is_established:
-        raise DeliveryFailed("the association was lost before the object was sent", retry=True)
-    if outgoing.sop_class_uid not in {str(context.abstract_syntax) for context in association.accepted_contexts}:
-        raise DeliveryFailed(
-            f"the destination accepts no such object ({outgoing.kind}, SOP class {outgoing.sop_class_uid})", retry=False
-        )
-    try:
-        answer = association.send_c_store(outgoing.path)
-    except (ValueError, AttributeError, InvalidDicomError) as error:
-        raise DeliveryFailed(f"the {outgoing.kind} object cannot be sent: {error}", retry=True) from error
-    except (RuntimeError, OSError) as error:
-        raise DeliveryFailed(f"the association was lost while sending: {error}", retry=True) from error
-    if "Status" not in answer:
-        raise DeliveryFailed("no answer to the C-STORE request: timed out or aborted", retry=True)
-    status = int(answer.Status)
-    kind, meaning = STORAGE_SERVICE_CLASS_STATUS.get(status, ("Unknown", ""))
-    comment = str(answer.get("ErrorComment", ""))
-    return status, ", ".join(text for text in (f"0x{status:04X} {kind}", meaning, comment) if text)
+    return requestor.store(association, outgoing.path, outgoing.sop_class_uid, outgoing.kind)
 
 
 def start_all(settings: Settings, journal: Journal) -> tuple[list[Sender], Callable[[], None]]:

@@ -24,6 +24,7 @@ Hounsfield = npt.NDArray[np.int16]
 Mask = npt.NDArray[np.bool_]
 LungMap = npt.NDArray[np.uint8]
 
+NOT_FOR_DIAGNOSTIC_USE = "NOT FOR DIAGNOSTIC USE"  # on every object, page and list
 RIGHT_LUNG, LEFT_LUNG = 1, 2  # labels of `Findings.lungs`
 
 

@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from triage_node import priority
-from triage_node.study import ReadingPriority, StudyState
-from triage_node.worklist import NOT_FOR_DIAGNOSTIC_USE
+from triage_node.study import NOT_FOR_DIAGNOSTIC_USE, ReadingPriority, StudyState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from triage_node import priority
 from triage_node.journal import outbox, queue, views
+from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
     from triage_node.config import Settings
     from triage_node.journal import Journal
     from triage_node.study import Assessment, CtGrade, ReadingPriority, StudyState
-
-NOT_FOR_DIAGNOSTIC_USE = "NOT FOR DIAGNOSTIC USE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from pydicom.dataset import Dataset  # noqa: TC002  resolved by who inspects the
 
 from triage_node.results import checking, overview, report, segmentation, source
 from triage_node.results.checking import check
-from triage_node.results.envelope import NOT_FOR_DIAGNOSTIC_USE
 from triage_node.results.overview import png, render
+from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

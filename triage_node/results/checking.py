@@ -22,7 +22,7 @@ from triage_node.conformance import (
 )
 from triage_node.errors import InvalidResult
 from triage_node.filing import UID_FORM
-from triage_node.results.envelope import NOT_FOR_DIAGNOSTIC_USE
+from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

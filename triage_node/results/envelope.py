@@ -15,6 +15,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from triage_node import __version__
 from triage_node.codes import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME
+from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from triage_node.results.source import Source
     from triage_node.study import Instance, Model, ResultIdentity, ResultKind
 
-NOT_FOR_DIAGNOSTIC_USE = "NOT FOR DIAGNOSTIC USE"
 MANUFACTURER = "triage-node"
 IMPLEMENTATION_CLASS_UID = UID("2.25.270517293849472770426404314788146685409")
 IMPLEMENTATION_VERSION_NAME = f"TRIAGE_{__version__}"[:16]

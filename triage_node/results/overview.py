@@ -21,7 +21,7 @@ from triage_node import codes
 from triage_node.conformance import SECONDARY_CAPTURE_IMAGE_STORAGE
 from triage_node.results import envelope
 from triage_node.results.projection import Frontal, frontal
-from triage_node.study import CtGrade
+from triage_node.study import NOT_FOR_DIAGNOSTIC_USE, CtGrade
 
 if TYPE_CHECKING:
     from triage_node.results.source import Source
@@ -104,8 +104,8 @@ def dataset(
     image.ConversionType = "WSD"
     image.BodyPartExamined = "CHEST"
     image.PatientOrientation = ["L", "F"]  # columns run to the patient's left, rows to the feet
-    image.DerivationDescription = f"{envelope.NOT_FOR_DIAGNOSTIC_USE}. Frontal projection of CT, coloured by severity"
-    image.ImageComments = f"{envelope.NOT_FOR_DIAGNOSTIC_USE}. {assessment.ct_grade}, not measurable"
+    image.DerivationDescription = f"{NOT_FOR_DIAGNOSTIC_USE}. Frontal projection of CT, coloured by severity"
+    image.ImageComments = f"{NOT_FOR_DIAGNOSTIC_USE}. {assessment.ct_grade}, not measurable"
     # PS3.3 table C.7-9 asks whether patient and date can be told from what is burned in: they cannot
     image.BurnedInAnnotation = "NO"
     image.RecognizableVisualFeatures = "NO"
@@ -148,7 +148,7 @@ def render(volume: Volume, findings: Findings, assessment: Assessment) -> Pixels
 
 def _banner(pen: _Pen, assessment: Assessment) -> None:
     pen.draw.rectangle((0, 0, SIZE, 56), fill=CAUTION)
-    pen.text(20, 28, envelope.NOT_FOR_DIAGNOSTIC_USE, 30, BACKGROUND, "lm")
+    pen.text(20, 28, NOT_FOR_DIAGNOSTIC_USE, 30, BACKGROUND, "lm")
     model = assessment.model
     words = f"{model.name} {model.version}, generation {assessment.generation}"
     pen.text(SIZE - 20, 28, words, 20, BACKGROUND, "rm")

@@ -42,7 +42,7 @@ from pydicom.uid import UID
 from triage_node import codes
 from triage_node.conformance import COMPREHENSIVE_3D_SR_STORAGE, CT_SOP_CLASSES, SEGMENTATION_STORAGE
 from triage_node.results import envelope, segmentation
-from triage_node.study import Laterality
+from triage_node.study import NOT_FOR_DIAGNOSTIC_USE, Laterality
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -241,7 +241,7 @@ def _text(name: Code, words: str) -> TextContentItem:
 
 def _comment(group: Group, sentences: Iterable[str]) -> None:
     """Comments of a group; the caution heads each group, since viewers show groups one by one."""
-    for sentence in (f"{envelope.NOT_FOR_DIAGNOSTIC_USE}.", *sentences):
+    for sentence in (f"{NOT_FOR_DIAGNOSTIC_USE}.", *sentences):
         group[0].ContentSequence.append(_text(codes.COMMENT, sentence))
 
 

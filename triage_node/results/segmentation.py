@@ -26,7 +26,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from triage_node import __version__, codes
 from triage_node.conformance import CT_IMAGE_STORAGE
 from triage_node.results import envelope
-from triage_node.study import LEFT_LUNG, RIGHT_LUNG, Laterality
+from triage_node.study import LEFT_LUNG, NOT_FOR_DIAGNOSTIC_USE, RIGHT_LUNG, Laterality
 
 if TYPE_CHECKING:
     from pydicom.sr.coding import Code
@@ -136,7 +136,7 @@ def _encode(
         manufacturer_model_name=model.name,
         software_versions=model.version,
         device_serial_number=identity.ae_title,
-        content_description=envelope.NOT_FOR_DIAGNOSTIC_USE,
+        content_description=NOT_FOR_DIAGNOSTIC_USE,
         content_label="LUNGS" if kind == "lungs" else "LESIONS",
         transfer_syntax_uid=ExplicitVRLittleEndian,
         pixel_measures=deepcopy(measures),
@@ -190,7 +190,7 @@ def _describe(number: int, segment: Segment, model: Model, identity: ResultIdent
         anatomic_regions=[codes.LUNG] if segment.type is not codes.LUNG else None,
         display_color=CIELabColor(*segment.color),
     )
-    item.SegmentDescription = f"{envelope.NOT_FOR_DIAGNOSTIC_USE}. {segment.label} by {model.name} {__version__}"[:64]
+    item.SegmentDescription = f"{NOT_FOR_DIAGNOSTIC_USE}. {segment.label} by {model.name} {__version__}"[:64]
     if segment.modifier is not None:
         kind = item.SegmentedPropertyTypeCodeSequence[0]
         kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept.from_code(segment.modifier)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from triage_node import __version__, worklist
+from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
     from triage_node.config import Settings, WorklistSection
@@ -15,7 +16,7 @@ def node_facts(journal: Journal, settings: Settings) -> dict[str, object]:
     """`worklist.status` with the node's name, version and rules, ready for JSON."""
     return {
         "version": __version__,
-        "notice": worklist.NOT_FOR_DIAGNOSTIC_USE,
+        "notice": NOT_FOR_DIAGNOSTIC_USE,
         "ae_title": settings.node.ae_title,
         "intake": {"host": settings.intake.host, "port": settings.intake.port},
         "strategy": settings.worklist.strategy,
