@@ -6,6 +6,7 @@ pooling over a pyramid of boxes), so that weights trained with it can be taken o
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,8 +55,7 @@ def residual_chain(channels: Sequence[int]) -> nn.Sequential:
     """Residual blocks from each number of channels to the next: (8, 16, 16) is a block 8 -> 16 and one 16 -> 16."""
     if len(channels) < 2:
         raise ValueError(f"a chain needs the channels before and after at least one block, not {tuple(channels)}")
-    pairs = zip(channels[:-1], channels[1:], strict=True)
-    return nn.Sequential(*(ResidualBlock(before, after) for before, after in pairs))
+    return nn.Sequential(*(ResidualBlock(before, after) for before, after in pairwise(channels)))
 
 
 class SliceWise(nn.Module):
@@ -70,7 +70,7 @@ class SliceWise(nn.Module):
         studies, _, slices = stack.shape[:3]
         flat = stack.transpose(1, 2).flatten(0, 1)  # [N * D, C, H, W]
         result: torch.Tensor = self.network(flat)
-        return result.unflatten(0, (studies, slices)).transpose(1, 2)
+        return result.reshape(studies, slices, *result.shape[1:]).transpose(1, 2)
 
 
 class PyramidPooling(nn.Module):
@@ -88,13 +88,15 @@ class PyramidPooling(nn.Module):
     @staticmethod
     def features(channels: int, levels: int) -> int:
         """How many numbers come out: 585 a channel with four levels."""
-        return channels * sum(8**level for level in range(levels))
+        boxes: int = sum(8**level for level in range(levels))
+        return channels * boxes
 
     def forward(self, stack: torch.Tensor) -> torch.Tensor:
         """[N, C, D, H, W] -> [N, C * (1 + 8 + 64 + ...)]."""
         studies, _, slices = stack.shape[:3]
         flat = stack.transpose(1, 2).flatten(0, 1)  # [N * D, C, H, W]
-        return self.over_slices(self.within_slices(flat).unflatten(0, (studies, slices)))
+        pooled = self.within_slices(flat)  # [N * D, C, boxes]
+        return self.over_slices(pooled.reshape(studies, slices, *pooled.shape[1:]))
 
     def within_slices(self, features: torch.Tensor) -> torch.Tensor:
         """[n, C, H, W] -> [n, C, 1 + 4 + 16 + ...]: the maxima within each slice, level after level."""
@@ -115,7 +117,8 @@ class PyramidPooling(nn.Module):
             boxes = 4**level
             kernel, stride = _boxes(pooled.shape[1], 2**level)
             part = pooled[..., first : first + boxes].permute(0, 2, 3, 1).flatten(1, 2)  # [N, C * boxes, D]
-            maxima = functional.max_pool1d(part, kernel, stride).unflatten(1, (-1, boxes))  # [N, C, boxes, 2**level]
+            maxima = functional.max_pool1d(part, kernel, stride)
+            maxima = maxima.reshape(len(pooled), -1, boxes, 2**level)  # [N, C, boxes, 2**level]
             result.append(maxima.transpose(2, 3).flatten(1))
             first += boxes
         return torch.cat(result, dim=1)

@@ -103,12 +103,18 @@ class Losses(NamedTuple):
 
     total: torch.Tensor
     lesions: torch.Tensor
+    dice: torch.Tensor  # 0 where it has no weight
     consolidation: torch.Tensor
     covid: torch.Tensor
 
 
 def multitask_loss(
-    logits: Logits, lesions: torch.Tensor, covid: torch.Tensor, *, classification_weight: float = CLASSIFICATION_WEIGHT
+    logits: Logits,
+    lesions: torch.Tensor,
+    covid: torch.Tensor,
+    *,
+    classification_weight: float = CLASSIFICATION_WEIGHT,
+    dice_weight: float = 0.0,
 ) -> Losses:
     """Binary cross-entropies, each where its truth is known (Goncharov 2021, section 2.2.1).
 
@@ -118,14 +124,25 @@ def multitask_loss(
             inside lesions alone); NaN where nobody knows.
         covid: [N], 1 or 0; NaN where nobody knows.
         classification_weight: of the identification loss.
+        dice_weight: of a soft Dice loss over the lesions of the batch; 0 in the paper.
     """
     lesion = _known_cross_entropy(logits.lesions[:, 0], lesions[:, 0])
     consolidation = lesion.new_zeros(())
     if logits.lesions.shape[1] > 1:
         consolidation = _known_cross_entropy(logits.lesions[:, 1], lesions[:, 1])
     identification = _known_cross_entropy(logits.covid, covid)
-    total = lesion + CONSOLIDATION_WEIGHT * consolidation + classification_weight * identification
-    return Losses(total, lesion, consolidation, identification)
+    dice = lesion.new_zeros(())
+    if dice_weight:
+        dice = soft_dice_loss(logits.lesions[:, 0], lesions[:, 0])
+    total = lesion + CONSOLIDATION_WEIGHT * consolidation + classification_weight * identification + dice_weight * dice
+    return Losses(total, lesion, dice, consolidation, identification)
+
+
+def soft_dice_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """1 - soft Dice over all pixels of the batch whose truth is not NaN; a pixel of each is added, so 0 / 0 is 1."""
+    known = ~torch.isnan(truth)
+    probabilities, truth = torch.sigmoid(logits) * known, torch.nan_to_num(truth)
+    return 1 - (2 * (probabilities * truth).sum() + 1) / (probabilities.sum() + truth.sum() + 1)
 
 
 def _known_cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

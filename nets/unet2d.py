@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,7 +32,7 @@ class Levels:
     bottom: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        for number, (upper, lower) in enumerate(zip(self.levels[:-1], self.levels[1:], strict=True), start=1):
+        for number, (upper, lower) in enumerate(pairwise(self.levels), start=1):
             if upper.down[-1] != lower.down[0] or lower.up[-1] != upper.up[0]:
                 raise ValueError(f"the channels of levels {number} and {number + 1} do not fit: {upper}, {lower}")
         last = self.levels[-1]
@@ -104,7 +105,8 @@ class ResidualUNet2d(nn.Module):
         for chain, left in zip(reversed(self.up), reversed(kept), strict=True):
             x = functional.interpolate(x, size=left.shape[2:], mode="bilinear", align_corners=False)
             x = chain(left + x)
-        return x
+        features: torch.Tensor = x
+        return features
 
 
 class LungNetwork(nn.Module):

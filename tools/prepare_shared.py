@@ -54,7 +54,8 @@ SERIES: dict[str, tuple[bool | None, bool | None]] = {
     "lung1-001": (False, False),
 }
 
-Prepared = tuple[str, StudyCard, dict[str, npt.NDArray[Any]]]
+Arrays = dict[str, npt.NDArray[Any]]
+Prepared = tuple[str, StudyCard, Arrays]
 
 
 def main(
@@ -88,7 +89,7 @@ def covid_ct_seg(data: Path) -> Iterator[Prepared]:
             order = np.argsort(file["slice_index"], kind="stable")
             images = file["hu"][order]
             on_grid = layout.images_on_grid(images, spacing)
-            arrays = {
+            arrays: Arrays = {
                 "hounsfield": on_grid,
                 "lungs": layout.labels_on_grid((file["lung"][order] > 0).astype(np.uint8), spacing),
                 "lesions": layout.labels_on_grid((file["lesion"][order] > 0).astype(np.uint8), spacing),
@@ -118,7 +119,7 @@ def medseg_9(data: Path) -> Iterator[Prepared]:
     for path in sorted((data / "volumes" / "medseg_9").glob("*.npz")):
         with np.load(path) as file:
             z_mm, y_mm, x_mm = (float(mm) for mm in file["spacing_zyx_mm_unreliable"])
-            arrays = {
+            arrays: Arrays = {
                 "hounsfield": layout.images_on_grid(file["hu_approx"], (y_mm, x_mm)),
                 "lungs": layout.labels_on_grid((file["lung"] > 0).astype(np.uint8), (y_mm, x_mm)),
                 "lesions": layout.labels_on_grid(file["lesion"].astype(np.uint8), (y_mm, x_mm)),
@@ -216,7 +217,7 @@ def dicom(data: Path) -> Iterator[Prepared]:
             masks = (lungs.find(volume).map > 0).astype(np.uint8)
         images = sources.in_patient_order(volume.hounsfield, turn)
         on_grid = layout.images_on_grid(images, (y_mm, x_mm))
-        arrays = {
+        arrays: Arrays = {
             "hounsfield": on_grid,
             "lungs": layout.labels_on_grid(np.ascontiguousarray(masks[turn]), (y_mm, x_mm)),
         }
