@@ -166,9 +166,20 @@ class AnalysisSection(Section):
     minimum_coverage_mm: Annotated[float, Field(ge=0)] = 120.0
     """Shorter series along the slice normal are refused (COVERAGE_TOO_SHORT)."""
     consolidation_hu: Annotated[int, Field(ge=-1000, le=300)] = -200
-    """Lesion voxels at or above this attenuation count as consolidation, below as ground glass."""
+    """Lesion voxels from this attenuation on count as consolidation where the method knows no classes of lesion."""
+    lesion_threshold: Fraction | None = None
+    """A network marks a voxel as lesion from this output on."""
+    grades_up_to: tuple[Fraction, Fraction, Fraction] | None = None
+    """Largest affected fractions of the worse lung that are CT-1, CT-2 and CT-3."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often a study whose analysis was cut off is tried before it is reported as ANALYSIS_FAILED."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        cuts = self.grades_up_to
+        if cuts is not None and not 0.0 < cuts[0] < cuts[1] < cuts[2]:
+            raise ValueError(f"grades_up_to ({', '.join(map(str, cuts))}) must rise and begin above 0")
+        return self
 
 
 class WorklistSection(Section):
@@ -178,14 +189,14 @@ class WorklistSection(Section):
     """The three kinds of clinic of Goncharov 2021, section 1."""
     max_wait_min: Annotated[float, Field(gt=0)] = 120.0
     """No study waits longer than this because of others."""
-    probability_high: Fraction = 0.5
+    probability_high: Fraction | None = None
     """From this probability of COVID-19 on a study is HIGH (identification)."""
-    probability_medium: Fraction = 0.2
+    probability_medium: Fraction | None = None
     """From this probability on it is MEDIUM (identification)."""
-    fraction_high: Fraction = 0.5
-    """From this affected fraction of the worse lung on a study is HIGH (severity; CT-3 and CT-4)."""
-    fraction_medium: Fraction = 0.25
-    """From this affected fraction on it is MEDIUM (severity; CT-2)."""
+    fraction_high: Fraction | None = None
+    """From this affected fraction of the worse lung on a study is HIGH (severity)."""
+    fraction_medium: Fraction | None = None
+    """From this affected fraction on it is MEDIUM (severity)."""
     probability_weight: Fraction = 0.5
     """Weight of the probability against the affected fraction (combined)."""
 
@@ -193,7 +204,7 @@ class WorklistSection(Section):
     def _ordered(self) -> Self:
         for name in ("probability", "fraction"):
             high, medium = getattr(self, f"{name}_high"), getattr(self, f"{name}_medium")
-            if medium > high:
+            if medium is not None and high is not None and medium > high:
                 raise ValueError(f"{name}_medium ({medium}) must not be over {name}_high ({high})")
         return self
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from triage_node.study import ReadingPriority, StudyState
+from triage_node import operating
+from triage_node.study import NO_CARD, ReadingPriority, StudyState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from triage_node.config import WorklistSection
+    from triage_node.study import OperatingPoint
 
 _IN_THE_QUEUE = (StudyState.WAITING, StudyState.JUDGED, StudyState.NOT_ANALYSED)
 # Studies that are being read stand above the queue, those that have been read below it.
@@ -32,6 +34,7 @@ class Facts:
     covid_probability: float | None = None
     affected_fraction_right: float | None = None
     affected_fraction_left: float | None = None
+    operating_point: OperatingPoint = NO_CARD  # from the card of the model that judged it
     words: str = ""  # why it was not analysed
 
     @property
@@ -65,30 +68,54 @@ def urgency(facts: Facts, settings: WorklistSection) -> float:
         return probability
     if settings.strategy == "severity":
         # among the probable alone: an extensive lesion that is hardly COVID-19 counts as far as it is probable
-        return fraction if probability >= settings.probability_medium else fraction * probability
+        return fraction if probability >= _point(facts, settings).probability_medium else fraction * probability
     return settings.probability_weight * probability + (1 - settings.probability_weight) * fraction
 
 
 def level(facts: Facts, settings: WorklistSection) -> ReadingPriority:
     """HIGH, MEDIUM or LOW; a study that was not judged is MEDIUM, since nothing is known of it."""
+    return _level(facts, settings)[0]
+
+
+def _level(facts: Facts, settings: WorklistSection) -> tuple[ReadingPriority, str]:
+    """The level and, for a judged study, the thresholds that gave it."""
     if facts.state in (StudyState.WAITING, StudyState.NOT_ANALYSED) or facts.affected_fraction is None:
-        return ReadingPriority.MEDIUM
-    fraction, probability = facts.affected_fraction, facts.covid_probability
-    by_fraction = _step(fraction, settings.fraction_high, settings.fraction_medium)
+        return ReadingPriority.MEDIUM, ""
+    point, probability = _point(facts, settings), facts.covid_probability
+    by_fraction = _step(facts.affected_fraction, point.fraction_high, point.fraction_medium)
+    high, medium = f"{100 * point.fraction_high:.3g}%", f"{100 * point.fraction_medium:.3g}%"
+    fraction_words = _words("affected fraction", by_fraction, high, medium)
     if probability is None:
-        return by_fraction
-    by_probability = _step(probability, settings.probability_high, settings.probability_medium)
+        return by_fraction, fraction_words
+    by_probability = _step(probability, point.probability_high, point.probability_medium)
+    high, medium = f"{point.probability_high:.3g}", f"{point.probability_medium:.3g}"
+    probability_words = _words("P(COVID-19)", by_probability, high, medium)
     if settings.strategy == "identification":
-        return by_probability
+        return by_probability, probability_words
     if settings.strategy == "severity":
-        return by_fraction if probability >= settings.probability_medium else ReadingPriority.LOW
-    return min(by_fraction, by_probability, key=list(ReadingPriority).index)
+        likely = by_probability is not ReadingPriority.LOW
+        return (by_fraction, fraction_words) if likely else (ReadingPriority.LOW, probability_words)
+    if by_fraction is by_probability:
+        return by_fraction, f"{probability_words}, {fraction_words}"
+    if list(ReadingPriority).index(by_fraction) < list(ReadingPriority).index(by_probability):
+        return by_fraction, fraction_words
+    return by_probability, probability_words
+
+
+def _point(facts: Facts, settings: WorklistSection) -> OperatingPoint:
+    return operating.resolved(facts.operating_point, worklist=settings)
 
 
 def _step(value: float, high: float, medium: float) -> ReadingPriority:
     if value >= high:
         return ReadingPriority.HIGH
     return ReadingPriority.MEDIUM if value >= medium else ReadingPriority.LOW
+
+
+def _words(what: str, step: ReadingPriority, high: str, medium: str) -> str:
+    if step is ReadingPriority.LOW:
+        return f"{what} under {medium}"
+    return f"{what} from {high if step is ReadingPriority.HIGH else medium} on"
 
 
 def arrange(studies: Sequence[Facts], settings: WorklistSection, now: float) -> list[Place]:
@@ -150,6 +177,9 @@ def _reasons(facts: Facts, rank: int, arrival_rank: int, settings: WorklistSecti
         reasons.append(f"no {side} lung found" if share is None else f"{share} of the {side} lung affected")
     if facts.covid_probability is not None:
         reasons.append(f"P(COVID-19) {facts.covid_probability:.2f}")
+    reached, thresholds = _level(facts, settings)
+    if thresholds:
+        reasons.append(f"{reached}: {thresholds}")
     if facts.state is StudyState.JUDGED and overdue(facts, settings, now):
         reasons.append(f"has waited longer than {settings.max_wait_min:g} min")
     if facts.state in _BLOCKS:

@@ -137,6 +137,33 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperatingPoint:
+    """From which numbers on a study is urgent or severe, as a model's card says it; all are 0..1.
+
+    Raises ValueError where the numbers are out of range or out of order.
+    """
+
+    probability_high: float = 0.5  # of COVID-19, from here on HIGH
+    probability_medium: float = 0.2
+    fraction_high: float = 0.5  # affected fraction of the worse lung, from here on HIGH
+    fraction_medium: float = 0.25
+    grades_up_to: tuple[float, float, float] = (0.25, 0.5, 0.75)  # of CT-1, CT-2 and CT-3, inclusive
+    source: str = "fractions and grades: Goncharov 2021, section 3.1; probabilities: defaults of this program"
+
+    def __post_init__(self) -> None:
+        for name in ("probability", "fraction"):
+            medium, high = getattr(self, f"{name}_medium"), getattr(self, f"{name}_high")
+            if not 0.0 <= medium <= high <= 1.0:
+                raise ValueError(f"0 <= {name}_medium <= {name}_high <= 1 is wanted, not {medium} and {high}")
+        first, second, third = self.grades_up_to
+        if not 0.0 < first < second < third <= 1.0:
+            raise ValueError(f"grades_up_to must rise within 0 and 1, unlike {list(self.grades_up_to)}")
+
+
+NO_CARD = OperatingPoint()  # of a method without a model card
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """What judged a study: a method by name, its version, and the digest of its weights or parameters."""
 
@@ -144,6 +171,9 @@ class Model:
     version: str
     digest: str  # sha256, hex
     describes: str = ""  # one line for people, with the source
+    operating_point: OperatingPoint = NO_CARD  # from the model's card
+    parameters: tuple[tuple[str, str], ...] = ()  # name and value of what else decides, as the report lists it
+    trust: str = ""  # how far the probability can be trusted, one sentence from the card; empty: nothing is known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -155,6 +185,7 @@ class Findings:
     covid_probability: float | None  # 0..1; None where the method has no identification head
     model: Model
     warnings: tuple[str, ...] = ()
+    consolidation: Mask | None = None  # [z, y, x], inside the lesions; None: the method knows no classes of lesion
 
 
 class Laterality(StrEnum):
@@ -191,17 +222,31 @@ class LungMeasurement:
     laterality: Laterality
     volume_ml: float
     lesion_ml: float
-    consolidation_ml: float  # the part of lesion_ml above the configured attenuation
+    consolidation_ml: float  # the part of lesion_ml that the method, or else the attenuation, calls consolidation
 
     @property
     def ground_glass_ml(self) -> float:
-        """The part of the lesion below the configured attenuation."""
+        """The part of the lesion that is no consolidation."""
         return self.lesion_ml - self.consolidation_ml
 
     @property
     def affected_fraction(self) -> float:
         """Lesion volume over lung volume."""
-        return self.lesion_ml / self.volume_ml if self.volume_ml > 0 else 0.0
+        return _share(self.lesion_ml, self.volume_ml)
+
+    @property
+    def ground_glass_fraction(self) -> float:
+        """Extent of ground glass: its volume over lung volume (Bartoli 2022)."""
+        return _share(self.ground_glass_ml, self.volume_ml)
+
+    @property
+    def consolidation_fraction(self) -> float:
+        """Extent of consolidation: its volume over lung volume (Bartoli 2022)."""
+        return _share(self.consolidation_ml, self.volume_ml)
+
+
+def _share(part_ml: float, whole_ml: float) -> float:
+    return part_ml / whole_ml if whole_ml > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,11 +264,43 @@ class Assessment:
     model: Model
     generation: int
     warnings: tuple[str, ...] = ()
+    operating_point: OperatingPoint = NO_CARD  # the model's, with what the configuration said instead
+    consolidation_from_hu: int | None = None  # what split the lesions; None where the method tells classes apart
 
     @property
     def lungs(self) -> tuple[LungMeasurement, ...]:
         """The lungs that were found, right first."""
         return tuple(lung for lung in (self.right, self.left) if lung is not None)
+
+    @property
+    def volume_ml(self) -> float:
+        """Of both lungs."""
+        return sum(lung.volume_ml for lung in self.lungs)
+
+    @property
+    def lesion_ml(self) -> float:
+        """Of both lungs."""
+        return sum(lung.lesion_ml for lung in self.lungs)
+
+    @property
+    def ground_glass_ml(self) -> float:
+        """Of both lungs."""
+        return sum(lung.ground_glass_ml for lung in self.lungs)
+
+    @property
+    def consolidation_ml(self) -> float:
+        """Of both lungs."""
+        return sum(lung.consolidation_ml for lung in self.lungs)
+
+    @property
+    def ground_glass_fraction_both(self) -> float:
+        """Extent of ground glass in both lungs together (Bartoli 2022)."""
+        return _share(self.ground_glass_ml, self.volume_ml)
+
+    @property
+    def consolidation_fraction_both(self) -> float:
+        """Extent of consolidation in both lungs together (Bartoli 2022)."""
+        return _share(self.consolidation_ml, self.volume_ml)
 
 
 class Reason(StrEnum):

@@ -178,10 +178,11 @@ def _probability(item: WorklistItem) -> str:
 def _why(item: WorklistItem) -> str:
     """The reasons that no other column shows."""
     shown = ("% of the right lung affected", "% of the left lung affected")
+    levels = tuple(f"{level}: " for level in ReadingPriority)
     return "; ".join(
         plain(reason)
         for reason in item.reasons
-        if not reason.endswith(shown) and not reason.startswith(("moved from ", "P(COVID-19) "))
+        if not reason.endswith(shown) and not reason.startswith(("moved from ", "P(COVID-19) ", *levels))
     )
 
 

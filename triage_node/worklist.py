@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from triage_node import priority
 from triage_node.journal import outbox, queue, views
-from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
+from triage_node.study import NO_CARD, NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
     from triage_node.config import Settings
@@ -59,6 +59,7 @@ def _facts(row: views.StudyRow) -> priority.Facts:
         covid_probability=assessment.covid_probability if assessment else None,
         affected_fraction_right=assessment.right.affected_fraction if assessment and assessment.right else None,
         affected_fraction_left=assessment.left.affected_fraction if assessment and assessment.left else None,
+        operating_point=assessment.model.operating_point if assessment else NO_CARD,
         words=row.not_analysed.words if row.not_analysed else "",
     )
 
@@ -140,7 +141,7 @@ def study_report(journal: Journal, study_instance_uid: str) -> dict[str, object]
 
 
 def measurements(assessment: Assessment) -> dict[str, object]:
-    """An assessment in words that need no manual; volumes in ml, fractions 0..1."""
+    """An assessment in words that need no manual; volumes in ml, fractions 0..1 of the lung's or lungs' volume."""
     lungs = {
         lung.laterality.value: {
             "volume_ml": round(lung.volume_ml, 1),
@@ -148,18 +149,32 @@ def measurements(assessment: Assessment) -> dict[str, object]:
             "ground_glass_ml": round(lung.ground_glass_ml, 1),
             "consolidation_ml": round(lung.consolidation_ml, 1),
             "affected_fraction": lung.affected_fraction,
+            "ground_glass_fraction": lung.ground_glass_fraction,
+            "consolidation_fraction": lung.consolidation_fraction,
         }
         for lung in assessment.lungs
     }
     return {
         "right": lungs.get("right"),
         "left": lungs.get("left"),
+        "both": {
+            "volume_ml": round(assessment.volume_ml, 1),
+            "lesion_ml": round(assessment.lesion_ml, 1),
+            "ground_glass_ml": round(assessment.ground_glass_ml, 1),
+            "consolidation_ml": round(assessment.consolidation_ml, 1),
+            "affected_fraction": assessment.affected_fraction_both,
+            "ground_glass_fraction": assessment.ground_glass_fraction_both,
+            "consolidation_fraction": assessment.consolidation_fraction_both,
+        },
         "affected_fraction": assessment.affected_fraction,
         "affected_fraction_both": assessment.affected_fraction_both,
         "consolidation_share": assessment.consolidation_share,
+        "consolidation_from_hu": assessment.consolidation_from_hu,
         "ct_grade": assessment.ct_grade,
         "ct_ss": int(assessment.ct_ss),
         "covid_probability": assessment.covid_probability,
+        "trust": assessment.model.trust,
+        "operating_point": asdict(assessment.operating_point),
         "model": asdict(assessment.model),
         "generation": assessment.generation,
         "warnings": list(assessment.warnings),

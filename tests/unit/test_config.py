@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from triage_node import config
+from triage_node import config, operating
 from triage_node.errors import ConfigurationError
+from triage_node.study import NO_CARD
 
 COMPLETE_FILE = Path(__file__).parents[2] / "conf" / "node.toml"
 # DESIGN.md, "Interfaces that others rely on"
@@ -81,11 +82,27 @@ def test_an_absolute_state_directory_is_taken_as_it_is() -> None:
 
 def test_the_complete_file_says_every_key_with_its_default() -> None:
     table = tomllib.loads(COMPLETE_FILE.read_text())
-    defaults = config.Settings().model_dump(mode="json")
+    defaults = config.Settings().model_dump(mode="json", exclude_none=True)
     assert defaults.pop("destinations") == []
     assert table == defaults
     assert same_types(table, defaults)
     assert config.load(COMPLETE_FILE).destinations == ()
+
+
+def test_the_keys_that_the_model_card_answers_stand_behind_a_sign_with_the_published_values() -> None:
+    left_to_the_card = {
+        (name, key)
+        for name, section in config.Settings().model_dump().items()
+        if isinstance(section, dict)
+        for key, value in section.items()
+        if value is None
+    }
+    text = COMPLETE_FILE.read_text().split("# [[destinations]]")[0]
+    given = re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
+    settings = parsed(given)
+    found = {(name, key) for name, key in left_to_the_card if getattr(getattr(settings, name), key) is not None}
+    assert found == left_to_the_card
+    assert operating.resolved(NO_CARD, analysis=settings.analysis, worklist=settings.worklist) == NO_CARD
 
 
 def same_types(one: object, other: object) -> bool:
@@ -113,8 +130,8 @@ def test_every_key_of_the_complete_file_is_described_above_it_and_in_the_code(na
     for key, field in config.SECTIONS[name].model_fields.items():
         if key == "peers":  # a section of its own
             continue
-        place = next(number for number, line in enumerate(section) if line.startswith(f"{key} = "))
-        while " = " in section[place] and not section[place].startswith("#"):  # two thresholds share a comment
+        place = next(number for number, line in enumerate(section) if line.startswith((f"{key} = ", f"# {key} = ")))
+        while re.match(r"(# )?[a-z_]+ = ", section[place]):  # two thresholds share a comment
             place -= 1
         assert section[place].startswith("# "), f"{name}.{key}"
         assert field.description, f"{name}.{key} has no docstring"
@@ -211,8 +228,23 @@ WRONG = {
         "completion: long_quiet_s (30.0) must not be under quiet_s (40.0)",
     ),
     "thresholds in the wrong order": (
-        "[worklist]\nfraction_high = 0.1",
+        "[worklist]\nfraction_high = 0.1\nfraction_medium = 0.25",
         "worklist: fraction_medium (0.25) must not be over fraction_high (0.1)",
+    ),
+    "cut-offs that fall": (
+        "[analysis]\ngrades_up_to = [0.25, 0.2, 0.75]",
+        "analysis: grades_up_to (0.25, 0.2, 0.75) must rise and begin above 0",
+    ),
+    "cut-offs from zero": ("[analysis]\ngrades_up_to = [0, 0.2, 0.75]", "must rise and begin above 0"),
+    "a cut-off in percent": (
+        "[analysis]\ngrades_up_to = [0.1, 0.2, 75]",
+        "analysis.grades_up_to[2]: found 75; allowed: less than or equal to 1",
+    ),
+    "two cut-offs": ("[analysis]\ngrades_up_to = [0.1, 0.2]", "analysis.grades_up_to[2]: this key must be given"),
+    "one cut-off": ("[analysis]\ngrades_up_to = 0.5", "analysis.grades_up_to: found 0.5; allowed: a list"),
+    "lesion threshold in percent": (
+        "[analysis]\nlesion_threshold = 50",
+        "analysis.lesion_threshold: found 50; allowed: less than or equal to 1",
     ),
     "the same port twice": ("[web]\nport = 11112", "web.port and intake.port are both 11112; each needs its own"),
     "the same name twice": (
@@ -245,6 +277,7 @@ quiet_s = 50.0
 [worklist]
 strategy = "x"
 probability_high = 0.1
+probability_medium = 0.2
 [[destinations]]
 name = "a"
 port = 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from triage_node import priority
 from triage_node.config import WorklistSection
 from triage_node.priority import Facts, Place
-from triage_node.study import ReadingPriority, StudyState
+from triage_node.study import OperatingPoint, ReadingPriority, StudyState
 
 HIGH, MEDIUM, LOW = ReadingPriority
 WAITING, JUDGED, NOT_ANALYSED, READING, READ = StudyState
@@ -105,11 +105,56 @@ def test_without_an_identification_head_the_fraction_gives_the_level(strategy, f
     assert priority.level(judged("a", 1, fraction), WorklistSection(strategy=strategy)) is expected
 
 
+CARD = OperatingPoint(probability_high=0.8, probability_medium=0.6, fraction_high=0.4, fraction_medium=0.125)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "fraction", "probability", "reason"),
+    [
+        ("identification", 0.9, 0.8, "HIGH: P(COVID-19) from 0.8 on"),
+        ("identification", 0.9, 0.79, "MEDIUM: P(COVID-19) from 0.6 on"),
+        ("identification", 0.9, 0.59, "LOW: P(COVID-19) under 0.6"),
+        ("severity", 0.4, 0.6, "HIGH: affected fraction from 40% on"),
+        ("severity", 0.4, 0.59, "LOW: P(COVID-19) under 0.6"),
+        ("severity", 0.12, 0.9, "LOW: affected fraction under 12.5%"),
+        ("combined", 0.125, 0.59, "MEDIUM: affected fraction from 12.5% on"),
+        ("combined", 0.125, 0.8, "HIGH: P(COVID-19) from 0.8 on"),
+        ("combined", 0.125, 0.6, "MEDIUM: P(COVID-19) from 0.6 on, affected fraction from 12.5% on"),
+        ("combined", 0.0, 0.0, "LOW: P(COVID-19) under 0.6, affected fraction under 12.5%"),
+        ("combined", 0.12, None, "LOW: affected fraction under 12.5%"),
+    ],
+)
+def test_the_card_of_the_model_that_judged_gives_the_thresholds_and_the_reason_names_them(
+    strategy, fraction: float, probability: float | None, reason: str
+) -> None:
+    facts = replace(judged("a", 1, fraction, probability), operating_point=CARD)
+    (place,) = arrange([facts], WorklistSection(strategy=strategy))
+    assert reason in place.reasons
+    assert reason.startswith(f"{place.reading_priority}: ")
+
+
+def test_a_configured_threshold_goes_before_the_cards() -> None:
+    facts = replace(judged("a", 1, 0.39, 0.3), operating_point=CARD)
+    assert priority.level(facts, WorklistSection()) is MEDIUM
+    assert priority.level(facts, WorklistSection(fraction_high=0.39)) is HIGH
+    assert priority.level(facts, WorklistSection(fraction_medium=0.4)) is LOW
+
+
+def test_studies_of_two_models_are_each_measured_by_their_own_card() -> None:
+    studies = [judged("a", 20, 0.45), replace(judged("b", 10, 0.42), operating_point=CARD)]
+    assert [place.study_instance_uid for place in arrange(studies)] == ["b", "a"]
+    assert [place.reading_priority for place in arrange(studies)] == [HIGH, MEDIUM]
+
+
 def test_the_worse_lung_counts_and_a_missing_one_is_named() -> None:
     facts = replace(judged("a", 1, None), affected_fraction_left=0.6)
     (place,) = arrange([facts])
     assert place.reading_priority is HIGH
-    assert place.reasons == ("no right lung found", "60% of the left lung affected")
+    assert place.reasons == (
+        "no right lung found",
+        "60% of the left lung affected",
+        "HIGH: affected fraction from 50% on",
+    )
 
 
 def test_a_study_that_was_not_judged_is_medium_and_says_why() -> None:

@@ -40,6 +40,7 @@ def keys() -> str:
                 if key == "peers":
                     continue
                 default = "must be given" if field.is_required() else f"`{_toml(field.default)}`"
+                default = "the model card's" if field.default is None else default
                 rows.append(f"| `{label}.{key}` | {default} | {field.description} |")
     return "\n".join(rows)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -7,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.chests import INSTANCE, affine, volume_of
-from triage_node.config import AnalysisSection
+from triage_node.config import AnalysisSection, WorklistSection
 from triage_node.errors import Refused
 from triage_node.severity import assess, ct_grade, ct_severity_score
-from triage_node.study import LEFT_LUNG, RIGHT_LUNG, Findings, Model, Reason, Volume
+from triage_node.study import LEFT_LUNG, RIGHT_LUNG, Findings, Model, OperatingPoint, Reason, Volume
 
 MODEL = Model(name="threshold", version="1", digest="00")
 SETTINGS = AnalysisSection(consolidation_hu=-200)
@@ -56,6 +58,58 @@ def test_volumes_and_fractions_are_those_counted_by_hand() -> None:
     assert result.consolidation_share == pytest.approx(10 / 54)
     assert (result.ct_grade, result.ct_ss) == ("CT-2", 3)
     assert (result.generation, result.model, result.covid_probability) == (3, MODEL, None)
+
+
+def test_the_methods_own_consolidation_goes_before_the_attenuation() -> None:
+    lungs = np.zeros((2, 10, 10))
+    lungs[:, :, :5], lungs[:, :, 6:] = RIGHT_LUNG, LEFT_LUNG  # 100 ml and 80 ml
+    lesions = np.zeros(lungs.shape, np.bool_)
+    lesions[0, :, :3] = True  # 30 ml right
+    lesions[0, :6, 6:] = True  # 24 ml left
+    consolidation = np.zeros(lungs.shape, np.bool_)
+    consolidation[0, :4, :2] = True  # 8 ml right
+    consolidation[:, 0, 6:] = True  # 4 ml left, and 4 ml outside the lesions: do not count
+    dense = volume(np.full(lungs.shape, 50))  # by attenuation all would be consolidation
+    found = replace(findings(lungs, lesions), consolidation=consolidation)
+    result = assess(dense, found, generation=1, settings=SETTINGS)
+    assert result.right is not None
+    assert result.left is not None
+    assert (result.right.consolidation_ml, result.right.ground_glass_ml) == pytest.approx((8.0, 22.0))
+    assert (result.left.consolidation_ml, result.left.ground_glass_ml) == pytest.approx((4.0, 20.0))
+    assert (result.right.consolidation_fraction, result.right.ground_glass_fraction) == pytest.approx((0.08, 0.22))
+    assert (result.left.consolidation_fraction, result.left.ground_glass_fraction) == pytest.approx((0.05, 0.25))
+    assert (result.volume_ml, result.lesion_ml) == pytest.approx((180.0, 54.0))
+    assert (result.consolidation_ml, result.ground_glass_ml) == pytest.approx((12.0, 42.0))
+    assert result.consolidation_fraction_both == pytest.approx(12 / 180)
+    assert result.ground_glass_fraction_both == pytest.approx(42 / 180)
+    assert result.consolidation_share == pytest.approx(12 / 54)
+    assert result.consolidation_from_hu is None
+    by_attenuation = assess(dense, findings(lungs, lesions), generation=1, settings=SETTINGS)
+    assert (by_attenuation.consolidation_share, by_attenuation.consolidation_from_hu) == (1.0, -200)
+
+
+def test_a_consolidation_mask_of_another_grid_is_a_fault() -> None:
+    found = replace(findings(np.ones((2, 2, 2)), np.zeros((2, 2, 2))), consolidation=np.zeros((2, 2, 3), np.bool_))
+    with pytest.raises(ValueError, match=r"\(2, 2, 3\)"):
+        assess(volume(np.zeros((2, 2, 2))), found, generation=1, settings=SETTINGS)
+
+
+def test_grades_are_cut_where_the_card_says_unless_the_configuration_says_otherwise() -> None:
+    lungs = np.full((1, 10, 10), RIGHT_LUNG)
+    lesions = np.zeros(lungs.shape)
+    lesions[0, :3] = 1  # 30 %
+    card = OperatingPoint(grades_up_to=(0.1, 0.2, 0.3), probability_high=0.9)
+    found = replace(findings(lungs, lesions), model=replace(MODEL, operating_point=card))
+    ct = volume(np.full(lungs.shape, -500))
+
+    def assessed(settings: AnalysisSection, rules: WorklistSection | None = None) -> tuple[str, OperatingPoint]:
+        result = assess(ct, found, generation=1, settings=settings, rules=rules)
+        return result.ct_grade, result.operating_point
+
+    assert assessed(SETTINGS) == ("CT-3", card)
+    grade, point = assessed(AnalysisSection(grades_up_to=(0.3, 0.4, 0.5)), WorklistSection(fraction_high=0.8))
+    assert grade == "CT-1"
+    assert point == replace(card, grades_up_to=(0.3, 0.4, 0.5), fraction_high=0.8)
 
 
 def test_every_slice_counts_with_its_own_thickness() -> None:

@@ -109,18 +109,27 @@ def test_the_status_names_the_node_its_rules_and_its_version(client: httpx.Clien
     assert status["notice"] == "NOT FOR DIAGNOSTIC USE"
 
 
-@pytest.mark.parametrize(
-    ("strategy", "words"),
-    [
-        ("identification", "HIGH from 50%, MEDIUM from 20% on, by probability of COVID-19."),
-        ("severity", "HIGH from 50%, MEDIUM from 25% on, by affected fraction of the worse lung; LOW where"),
-        ("combined", "The higher of the two counts."),
-    ],
-)
-def test_each_strategy_is_explained_with_its_own_thresholds(strategy: str, words: str) -> None:
-    sentences = strategy_words(WorklistSection.model_validate({"strategy": strategy, "max_wait_min": 90.0}))
-    assert any(words in sentence for sentence in sentences)
+STRATEGIES = {
+    "identification": "HIGH from 50%, MEDIUM from 20% on, by probability of COVID-19.",
+    "severity": "HIGH from 50%, MEDIUM from 12.5% on, by affected fraction of the worse lung; LOW where",
+    "combined": "The higher of the two counts.",
+}
+THRESHOLDS = {"probability_high": 0.5, "probability_medium": 0.2, "fraction_high": 0.5, "fraction_medium": 0.125}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_strategy_is_explained_with_its_own_thresholds(strategy: str) -> None:
+    rules = {"strategy": strategy, "max_wait_min": 90.0, **THRESHOLDS}
+    sentences = strategy_words(WorklistSection.model_validate(rules))
+    assert any(STRATEGIES[strategy] in sentence for sentence in sentences)
     assert any("90 min" in sentence for sentence in sentences)
+    assert not any("model card" in sentence or "name the thresholds" in sentence for sentence in sentences)
+
+
+def test_thresholds_that_are_left_to_the_model_card_are_not_given_numbers() -> None:
+    sentences = " ".join(strategy_words(WorklistSection(probability_high=0.62)))
+    assert "HIGH from 62%, MEDIUM from the threshold of the model card on, by probability of COVID-19." in sentences
+    assert "The reasons of each study name the thresholds that gave it its level." in sentences
 
 
 # ---- the overview image

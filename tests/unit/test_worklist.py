@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,16 @@ import pytest
 from tests import filed
 from triage_node import config, worklist
 from triage_node.journal import Journal, outbox, queue
-from triage_node.study import NotAnalysed, PassedOver, ReadingPriority, Reason, StudyState
+from triage_node.study import (
+    NO_CARD,
+    Model,
+    NotAnalysed,
+    OperatingPoint,
+    PassedOver,
+    ReadingPriority,
+    Reason,
+    StudyState,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,6 +101,48 @@ def test_a_study_that_was_not_analysed_stays_on_the_list_with_its_reason(journal
     assert item.reasons == ("not analysed: 3 slices are missing", "keeps its place by arrival")
 
 
+def test_the_list_uses_the_card_of_the_model_that_judged_and_keeps_it(journal: Journal) -> None:
+    """Through the journal: the card is stored with the assessment."""
+    filed.queued(journal, "1.1", now=NOW)
+    job = queue.claim(journal, "analyst", NOW)
+    assert job is not None
+    answer = filed.result(job, right=0.1, left=0.0, probability=0.6)
+    assert answer.assessment is not None
+    model = Model(
+        name="multitask",
+        version="2",
+        digest="1" * 64,
+        operating_point=OperatingPoint(probability_high=0.9, probability_medium=0.55, source="measured"),
+        parameters=(("lesion threshold", "0.3"),),
+        trust="Learnt from few patients.",
+    )
+    answer = replace(answer, assessment=replace(answer.assessment, model=model))
+    assert queue.finish(journal, job, "analyst", answer, (PACS,), NOW + 1)
+    (item,) = worklist.reading_list(journal, SETTINGS, NOW)
+    assert item.reading_priority is ReadingPriority.MEDIUM
+    assert "MEDIUM: P(COVID-19) from 0.55 on" in item.reasons
+    report = worklist.study_report(journal, "1.1")
+    assert report is not None
+    measured = report["measurements"]
+    assert isinstance(measured, dict)
+    assert measured["trust"] == "Learnt from few patients."
+    assert measured["model"]["parameters"] == (("lesion threshold", "0.3"),)
+    assert measured["model"]["operating_point"]["source"] == "measured"
+
+
+def test_an_assessment_of_an_earlier_version_is_still_read() -> None:
+    """A row as version 0.1 wrote it, before there were model cards."""
+    text = (
+        '{"right":{"laterality":"right","volume_ml":2500.0,"lesion_ml":750.0,"consolidation_ml":187.5},"left":null,'
+        '"affected_fraction":0.3,"affected_fraction_both":0.3,"consolidation_share":0.25,"ct_grade":"CT-2","ct_ss":3,'
+        '"covid_probability":null,"model":{"name":"threshold","version":"1","digest":"00","describes":""},'
+        '"generation":1,"warnings":[]}'
+    )
+    read = queue.ASSESSMENT.validate_json(text)
+    assert (read.ct_grade, read.operating_point, read.model.parameters) == ("CT-2", NO_CARD, ())
+    assert queue.ASSESSMENT.validate_json(queue.ASSESSMENT.dump_json(read)) == read
+
+
 def test_a_study_from_the_future_has_not_waited(journal: Journal) -> None:
     """The clock was put back."""
     filed.queued(journal, "1.1", now=NOW + 50)
@@ -126,7 +177,19 @@ def test_the_report_of_a_study_has_evidence_refusals_measurements_and_the_ledger
         "ground_glass_ml": 750.0,
         "consolidation_ml": 250.0,
         "affected_fraction": 0.4,
+        "ground_glass_fraction": 0.3,
+        "consolidation_fraction": 0.1,
     }
+    both = report["measurements"]["both"]
+    assert {key: both[key] for key in ("volume_ml", "lesion_ml", "ground_glass_ml", "consolidation_ml")} == {
+        "volume_ml": 5000.0,
+        "lesion_ml": 1250.0,
+        "ground_glass_ml": 937.5,
+        "consolidation_ml": 312.5,
+    }
+    extents = (both["affected_fraction"], both["ground_glass_fraction"], both["consolidation_fraction"])
+    assert extents == pytest.approx((0.25, 0.1875, 0.0625))
+    assert report["measurements"]["operating_point"]["grades_up_to"] == [0.25, 0.5, 0.75]
     (lungs,) = [entry for entry in report["objects"] if entry["kind"] == "lungs"]
     assert (lungs["destination"], lungs["state"], lungs["attempts"], lungs["current"]) == ("pacs", "queued", 1, True)
     assert lungs["next_at"] == worklist.iso(NOW + 160)

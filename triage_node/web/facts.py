@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triage_node import __version__, worklist
+from triage_node import __version__, operating, worklist
 from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def strategy_words(rules: WorklistSection) -> list[str]:
     chosen = {
         "identification": [f"{probability}.", "Within a level the most probable COVID-19 comes first."],
         "severity": [
-            f"{fraction}; LOW where COVID-19 is less probable than {rules.probability_medium:.0%}.",
+            f"{fraction}; LOW where COVID-19 is less probable than {_threshold(rules.probability_medium)}.",
             "Within a level the most affected lung comes first.",
         ],
         "combined": [
@@ -45,11 +45,20 @@ def strategy_words(rules: WorklistSection) -> list[str]:
     return [
         f"Strategy: {rules.strategy}. Judged studies are sorted by level: HIGH, MEDIUM, LOW.",
         *chosen[rules.strategy],
+        *([] if all(_chosen(rules)) else ["The reasons of each study name the thresholds that gave it its level."]),
         "Where a method gives no probability, the affected fraction of the worse lung decides alone.",
         f"A judged study that has waited {rules.max_wait_min:g} min goes before all judged ones that have not.",
         "A study that is not judged, yet or at all, keeps the place of its arrival.",
     ]
 
 
-def _steps(what: str, high: float, medium: float) -> str:
-    return f"HIGH from {high:.0%}, MEDIUM from {medium:.0%} on, by {what}"
+def _chosen(rules: WorklistSection) -> list[bool]:
+    return [getattr(rules, name) is not None for name in operating.THRESHOLDS]
+
+
+def _steps(what: str, high: float | None, medium: float | None) -> str:
+    return f"HIGH from {_threshold(high)}, MEDIUM from {_threshold(medium)} on, by {what}"
+
+
+def _threshold(value: float | None) -> str:
+    return "the threshold of the model card" if value is None else f"{100 * value:.3g}%"
