@@ -38,5 +38,11 @@ set_up() {
         "$(grep '^torch==' conf/constraints.txt)" --constraint conf/constraints.txt || return 1
     .venv/bin/python -m pip install --quiet --disable-pip-version-check \
         --constraint conf/constraints.txt --editable ".${extra:+[$extra]}" || return 1
+    if [ "$extra" = test ]; then
+        # layers of the paper's public implementation, alone and in a folder of their own: what the package asks for
+        # besides (18 packages, pandas and scikit-learn among them) its layers do not use
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+            --target .venv/deep-pipe "$(grep '^deep-pipe==' conf/constraints.txt)" || return 1
+    fi
     echo "$wanted" >"$stamp"
 }
