@@ -95,7 +95,8 @@ def _replaced(hounsfield: Images, healthy: Masks, where: Masks, rng: np.random.G
 def _blob(lungs: Masks, rng: np.random.Generator) -> Masks:
     noise = rng.standard_normal(lungs.shape)
     smooth = np.stack([ndimage.gaussian_filter(plane, 5.0) for plane in noise])
-    return lungs & (smooth > np.quantile(smooth, 0.9))
+    blob: Masks = lungs & (smooth > np.quantile(smooth, 0.9))
+    return blob
 
 
 def _grown(masks: Masks, pixels: int) -> Masks:

@@ -48,7 +48,8 @@ class Run:
     def __post_init__(self) -> None:
         self.network.to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY), use_buffers=True)
+        by_decay = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(self.network, multi_avg_fn=by_decay, use_buffers=True)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.learning_rate, weight_decay=1e-4)
         self.rng = np.random.default_rng(self.seed)
         self.folder.mkdir(parents=True, exist_ok=True)
