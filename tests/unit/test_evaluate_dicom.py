@@ -1,0 +1,169 @@
+"""DICOM with Segmentation objects, written by the node or by others, comes back as it was drawn."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from evaluation import finding, segments
+from evaluation.cases import Case, Drawn
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from tests.unit import results_cases
+from triage_node.config import AnalysisSection
+
+SETTINGS = AnalysisSection(method="threshold")
+
+
+def the_case(data: Path) -> Case:
+    (case,) = finding.find(data, SETTINGS).cases
+    return case
+
+
+def written(folder: Path, name: str = "head first supine") -> results_cases.Case:
+    """A series with the node's two segmentations beside it."""
+    case = results_cases.build(folder / "study-covid" / "ct", name)
+    for kind, dataset in case.segmented().items():
+        place = folder / "study-covid" / "seg"
+        place.mkdir(exist_ok=True)
+        dataset.save_as(place / f"{kind}.dcm", enforce_file_format=True)
+    return case
+
+
+@pytest.mark.parametrize("name", [*results_cases.SINGLE_FRAME, *results_cases.MULTI_FRAME, "gantry tilt"])
+def test_what_the_node_segmented_comes_back(tmp_path: Path, name: str) -> None:
+    case = written(tmp_path, name)
+    read = the_case(tmp_path)
+    assert read.group == "covid"
+    drawn = read.read()
+    assert drawn.sided
+    assert np.array_equal(drawn.lungs, case.findings.lungs)
+    assert np.array_equal(drawn.lesions, case.findings.lesions)
+    assert drawn.consolidation is None
+    assert np.array_equal(drawn.volume.hounsfield, case.volume.hounsfield)
+    assert any("drawn by a program" in words for words in drawn.remarks)
+
+
+def test_frames_that_another_program_turned_over_land_where_they_belong(tmp_path: Path) -> None:
+    case = written(tmp_path)
+    path = tmp_path / "study-covid" / "seg" / "lesions.dcm"
+    dataset = pydicom.dcmread(path)
+    frames = dataset.pixel_array[:, ::-1, :]  # the last row first
+    groups = dataset.SharedFunctionalGroupsSequence[0]
+    orientation = np.array([float(v) for v in groups.PlaneOrientationSequence[0].ImageOrientationPatient])
+    row_mm = float(groups.PixelMeasuresSequence[0].PixelSpacing[0])
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        corner = np.array([float(v) for v in frame.PlanePositionSequence[0].ImagePositionPatient])
+        moved = corner + orientation[3:] * row_mm * (dataset.Rows - 1)
+        frame.PlanePositionSequence[0].ImagePositionPatient = [f"{v:.6f}" for v in moved]
+    turned = [*orientation[:3], *-orientation[3:]]
+    groups.PlaneOrientationSequence[0].ImageOrientationPatient = [f"{v:.6f}" for v in turned]
+    dataset.PixelData = pydicom.pixels.pack_bits(frames.ravel())
+    dataset.save_as(path)
+    assert np.array_equal(the_case(tmp_path).read().lesions, case.findings.lesions)
+
+
+def test_a_label_map_with_classes_of_lesions_is_read(tmp_path: Path) -> None:
+    case = results_cases.build(tmp_path / "ct")
+    labels = np.zeros(case.volume.hounsfield.shape, dtype=np.uint8)
+    labels[3, 10:20, 5:9] = 1
+    labels[4, 10:20, 5:9] = 2
+    dataset = highdicom.seg.Segmentation(
+        source_images=[pydicom.dcmread(instance.path) for instance in case.volume.instances],
+        pixel_array=labels,
+        segmentation_type=highdicom.seg.SegmentationTypeValues.LABELMAP,
+        segment_descriptions=[_segment(1, "Ground-glass opacity"), _segment(2, "Consolidation")],
+        series_instance_uid="2.25.77",
+        series_number=77,
+        sop_instance_uid="2.25.78",
+        instance_number=1,
+        manufacturer="reader",
+        manufacturer_model_name="reader",
+        software_versions="1",
+        device_serial_number="1",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    dataset.save_as(tmp_path / "labelmap.dcm")
+    drawn = the_case(tmp_path).read()
+    assert drawn.lungs is None
+    assert drawn.lesions is not None
+    assert np.array_equal(drawn.lesions, labels > 0)
+    assert np.array_equal(drawn.consolidation, labels == 2)
+    assert not any("program" in words for words in drawn.remarks)
+
+
+def _segment(number: int, label: str) -> highdicom.seg.SegmentDescription:
+    opacity = highdicom.sr.CodedConcept("42", "99TEST", "a finding")
+    return highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=label,
+        segmented_property_category=highdicom.sr.CodedConcept("49755003", "SCT", "Morphologically Abnormal Structure"),
+        segmented_property_type=opacity,
+        algorithm_type="MANUAL",
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "modifier", "label", "kind"),
+    [
+        ("39607008", "24028007", "", "right"),
+        ("T-28000", "G-A101", "", "left"),
+        ("44029006", None, "", "left"),
+        ("39607008", None, "Lungs", "lungs"),
+        ("39607008", None, "Lung_Left", "left"),
+        ("47351003", None, "Something", "lesion"),
+        ("0", None, "COVID-19 infection", "lesion"),
+        ("0", None, "Ground glass", "ground_glass"),
+        ("0", None, "consolidations", "consolidation"),
+        ("80891009", None, "Heart", None),
+        ("0", None, "Neoplasm, Primary", None),
+    ],
+)
+def test_a_segment_is_what_its_code_or_its_label_says(
+    code: str, modifier: str | None, label: str, kind: str | None
+) -> None:
+    segment, concept = Dataset(), Dataset()
+    concept.CodeValue = code
+    if modifier:
+        concept.SegmentedPropertyTypeModifierCodeSequence = [deepcopy(concept)]
+        concept.SegmentedPropertyTypeModifierCodeSequence[0].CodeValue = modifier
+    segment.SegmentLabel, segment.SegmentedPropertyTypeCodeSequence = label, [concept]
+    assert segments.kind_of(segment) == kind
+
+
+def test_masks_in_npz_beside_the_folder_are_taken_from_feet_to_head(tmp_path: Path) -> None:
+    # the normal of these slices points to the feet: the volume runs downwards
+    downwards = {"orientation": (1, 0, 0, 0, -1, 0), "step_mm": (0, 0, -12.0)}
+    from tests import builders
+
+    built = builders.ct_series(tmp_path / "p1", **downwards)
+    slices, rows, columns = built.hounsfield.shape
+    lung = np.zeros((slices, rows, columns), dtype=np.uint8)
+    lung[0, 2:5, 3:9] = 1  # at the feet
+    np.savez(tmp_path / "p1-lungs.npz", lung=lung)
+    case = the_case(tmp_path)
+    assert case.name == "p1"
+    drawn = case.read()
+    assert drawn.lungs is not None
+    lowest = int(drawn.volume.slice_positions_mm[:, 2].argmin())
+    assert drawn.lungs.any(axis=(1, 2)).nonzero()[0].tolist() == [lowest]
+    np.savez(tmp_path / "p1-lungs.npz", lung=lung[1:])
+    other: Drawn = the_case(tmp_path).read()
+    assert other.lungs is None
+    assert any("p1-lungs.npz is (11," in words for words in other.remarks)
+
+
+def test_studies_in_one_folder_get_numbers(tmp_path: Path) -> None:
+    from tests import builders
+
+    for number in (1, 2):
+        built = builders.ct_series(tmp_path / str(number), study=f"1.2.{number}")
+        for path in built.paths:
+            path.rename(tmp_path / f"{number}-{path.name}")
+    names = [case.name for case in finding.find(tmp_path, SETTINGS).cases]
+    assert names == [f"{tmp_path.name}#1", f"{tmp_path.name}#2"]

@@ -1,0 +1,72 @@
+"""A folder of any layout -> the cases in it. No file is decoded here; what is broken shows when a case is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from evaluation import archives, dicom, nifti
+from evaluation.cases import Case, LeftOut, Unreadable
+from evaluation.naming import Labels, group_of_path, side_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from triage_node.config import AnalysisSection
+
+LOOKED_FOR = (
+    "DICOM series (with Segmentation objects, or NAME-lungs.npz beside the folder NAME), "
+    "NIfTI images with masks (images/ and masks/, X_ct.nii.gz and X_seg.nii.gz), "
+    "or .npz files with hu, hu_approx or hounsfield"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a folder holds."""
+
+    cases: tuple[Case, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def find(data: Path, settings: AnalysisSection, split: Mapping[str, str] | None = None) -> Found:
+    """The cases below a folder, at any depth, labelled and put on their side of the split.
+
+    Raises BadLabels where a label file or the split cannot be used.
+    """
+    labels = Labels(data)
+    cases: list[tuple[Path, Case]] = []
+    left_out: list[LeftOut] = []
+    images: list[Path] = []
+    for path in sorted(entry for entry in data.rglob("*") if entry.is_file()):
+        if nifti.is_nifti(path):
+            images.append(path)
+        elif path.suffix == ".npz":
+            try:
+                names = archives.holds(path)
+                if not archives.only_masks(names):
+                    cases += [(path, case) for case in archives.cases(path, names)]
+            except (Unreadable, OSError, ValueError, KeyError) as error:
+                left_out.append(LeftOut(path=str(path), why=str(error)))
+    for found, others in (dicom.cases(data, settings), nifti.cases(images, data)):
+        cases += [(data / case.name, case) for case in found]
+        left_out += others
+    finished = [_known(case, place, data, labels, split or {}) for place, case in cases]
+    return Found(cases=tuple(finished), left_out=tuple(left_out))
+
+
+def _known(case: Case, place: Path, data: Path, labels: Labels, split: Mapping[str, str]) -> Case:
+    """A case with what label files, the split and the path say of it."""
+    said = labels.of(place, (case.name, *case.names))
+    patient = said.patient or case.patient
+    side = side_of((patient, case.patient, case.name, *case.names), split)
+    named = None if case.kind == "slice" else case.group
+    if named is None and case.kind != "slice" and place.is_relative_to(data):
+        named = group_of_path(place.relative_to(data).parts)
+    return replace(
+        case,
+        patient=said.patient or (side[0] if side else patient),
+        group=said.group or named,
+        split=side[1] if side else case.split,
+    )
