@@ -142,9 +142,11 @@ def finish(summary: Summary, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def program(studies: Studies) -> None:
+def program(studies: Studies) -> typer.Typer:
     """The command line of a script; the docstring of `studies` is its help."""
+    app = typer.Typer(add_completion=False)
 
+    @app.command(help=in_paragraphs(studies.__doc__ or ""))
     def main(
         data: Data,
         out: Out,
@@ -160,8 +162,7 @@ def program(studies: Studies) -> None:
         )
         prepare(studies(data), settings, as_json=as_json)
 
-    main.__doc__ = in_paragraphs(studies.__doc__ or "")
-    typer.run(main)
+    return app
 
 
 def in_paragraphs(text: str) -> str:

@@ -1,0 +1,127 @@
+"""Segments of DICOM Segmentation objects (PS3.3 A.51, C.8.20) of any maker -> masks on the voxels of a CT volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from training.published import Unusable
+from training.structures import Places
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from triage_node.study import Mask, Volume
+
+PARALLEL = 0.999  # cosine of the normals of a frame and of the slices
+OFF_PIXEL = 0.5  # pixels by which a frame's corner may miss the grid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """What a segment says of itself."""
+
+    number: int
+    names: tuple[str, ...]  # Segment Label, Segment Description, where given
+    type_code: str  # Segmented Property Type
+    modifier_codes: tuple[str, ...]
+    automatic: bool  # drawn by a program alone
+
+
+def segments(segmentation: Dataset) -> list[Segment]:
+    """All segments of an object, also those without a frame."""
+    found = []
+    for item in segmentation.get("SegmentSequence", []):
+        kind = (item.get("SegmentedPropertyTypeCodeSequence", None) or [None])[0]
+        modifiers = kind.get("SegmentedPropertyTypeModifierCodeSequence", []) if kind is not None else []
+        names = (item.get("SegmentLabel", ""), item.get("SegmentDescription", ""))
+        found.append(
+            Segment(
+                number=int(item.SegmentNumber),
+                names=tuple(str(name) for name in names if name),
+                type_code=str(kind.get("CodeValue", "")) if kind is not None else "",
+                modifier_codes=tuple(str(code.get("CodeValue", "")) for code in modifiers),
+                automatic=item.get("SegmentAlgorithmType", "") == "AUTOMATIC",
+            )
+        )
+    return found
+
+
+def mask_of(segmentation: Dataset, numbers: set[int], volume: Volume) -> Mask:
+    """[z, y, x] the voxels that any of the segments covers (FRACTIONAL: at least half).
+
+    Frames may leave out slices, be smaller than the slices or run against them, but must lie on their pixels. Raises
+    Unusable.
+    """
+    mask = np.zeros(volume.hounsfield.shape, dtype=np.bool_)
+    places = Places(volume)
+    frames = _frames(segmentation)
+    shared = segmentation.get("SharedFunctionalGroupsSequence", [None])[0]
+    for pixels, groups in zip(frames, segmentation.get("PerFrameFunctionalGroupsSequence", []), strict=True):
+        covered = _covered(segmentation, pixels, groups, shared, numbers)
+        if covered is not None and covered.any():
+            _place(covered, groups, shared, places, mask)
+    return mask
+
+
+def _frames(segmentation: Dataset) -> npt.NDArray[Any]:
+    """[frame, row, column]."""
+    if not int(segmentation.get("NumberOfFrames", 0) or 0):
+        return np.zeros((0, 1, 1), dtype=np.uint8)
+    pixels = segmentation.pixel_array
+    return pixels[None] if pixels.ndim == 2 else pixels
+
+
+def _covered(
+    segmentation: Dataset, pixels: npt.NDArray[Any], groups: Dataset, shared: Dataset | None, numbers: set[int]
+) -> Mask | None:
+    kind = segmentation.get("SegmentationType", "BINARY")
+    if kind == "LABELMAP":  # its pixels are segment numbers (PS3.3 C.8.20.2)
+        labelled: Mask = np.isin(pixels, sorted(numbers))
+        return labelled
+    item = _macro(groups, shared, "SegmentIdentificationSequence")
+    if int(item.ReferencedSegmentNumber) not in numbers:
+        return None
+    half = float(segmentation.get("MaximumFractionalValue", 1)) / 2 if kind == "FRACTIONAL" else 0.5
+    covered: Mask = pixels >= half
+    return covered
+
+
+def _place(covered: Mask, groups: Dataset, shared: Dataset | None, places: Places, mask: Mask) -> None:
+    orientation = np.array(_macro(groups, shared, "PlaneOrientationSequence").ImageOrientationPatient, dtype=np.float64)
+    row_mm, column_mm = (float(mm) for mm in _macro(groups, shared, "PixelMeasuresSequence").PixelSpacing)
+    corner = np.array(_macro(groups, shared, "PlanePositionSequence").ImagePositionPatient, dtype=np.float64)
+    across, down = orientation[:3] * column_mm, orientation[3:] * row_mm
+    if abs(np.cross(orientation[:3], orientation[3:]) @ places.normal) < PARALLEL:
+        raise Unusable("a frame of the segmentation is not parallel to the slices")
+    z = places.slice_at(float(corner @ places.normal), "a frame of the segmentation")
+    first = _indices(corner, z, places)
+    last = _indices(corner + across * (covered.shape[1] - 1) + down * (covered.shape[0] - 1), z, places)
+    turned = covered[:: -1 if last[0] < first[0] else 1, :: -1 if last[1] < first[1] else 1]
+    low, high = np.minimum(first, last), np.maximum(first, last)
+    span = np.array(covered.shape) - 1
+    if np.abs(high - low - span).max() > OFF_PIXEL or np.abs(low - np.rint(low)).max() > OFF_PIXEL - 0.1:
+        raise Unusable("the segmentation does not lie on the pixels of its series: export it on the source's grid")
+    row, column = (int(place) for place in np.rint(low))
+    rows, columns = mask.shape[1:]
+    if row < 0 or column < 0 or row + covered.shape[0] > rows or column + covered.shape[1] > columns:
+        raise Unusable("a frame of the segmentation reaches beyond the images of its series")
+    mask[z, row : row + covered.shape[0], column : column + covered.shape[1]] |= turned
+
+
+def _indices(point: npt.NDArray[np.float64], z: int, places: Places) -> npt.NDArray[np.float64]:
+    """Fractional row, column of a point on slice z."""
+    offset = point - places.positions[z]
+    return np.array([offset @ places.row, offset @ places.column])
+
+
+def _macro(groups: Dataset, shared: Dataset | None, keyword: str) -> Dataset:
+    for group in (groups, shared):
+        sequence = group.get(keyword, None) if group is not None else None
+        if sequence:
+            item: Dataset = sequence[0]
+            return item
+    raise Unusable(f"the segmentation has no {keyword}")
