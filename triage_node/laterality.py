@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from triage_node.distance import distance_mm
+from triage_node.grid import bounds
 from triage_node.study import LEFT_LUNG, RIGHT_LUNG
 
 if TYPE_CHECKING:
-    from triage_node.grid import Reduced
+    from triage_node.grid import PatientGrid
     from triage_node.study import LungMap, Mask
 
 SAMPLE_MM = 4.0  # the clusters are found on a grid of this spacing
@@ -26,28 +28,31 @@ SMALL_SHARE = 0.04  # of the volume: less on one side is not a second lung
 BODY_ABOVE_HU = -300
 
 
-def split(lungs: Mask, reduced: Reduced) -> tuple[LungMap, list[str]]:
+def split(lungs: Mask, reduced: PatientGrid) -> tuple[LungMap, list[str]]:
     """Label the lungs on the reduced grid right and left; sentences where something is out of the ordinary."""
-    clusters = _clusters(lungs, reduced)
-    regions = _parted(lungs, clusters, reduced)
     sides = np.zeros(lungs.shape, dtype=np.uint8)
+    box = bounds(lungs, 1)  # one voxel of what is no lung, where there is one, keeps every distance what it is
+    inside, grid = lungs[box], reduced.part(box)
+    clusters = _clusters(inside, grid)
+    regions = _parted(inside, clusters, grid)
     if regions is not None:
-        sides[lungs] = regions[lungs]
+        sides[box] = np.where(inside, regions, 0)
         return sides, []
     # nothing to part: one lung, or two that are one region to the last
     separation_mm = abs(clusters[1][2] - clusters[0][2])
     middle_mm = midline_mm(reduced, lungs)
-    x = _coordinates(lungs, reduced)[:, 2]
+    points = _coordinates(inside, grid)
+    x = points[:, 2]
     off_side = min(np.mean(x > middle_mm), np.mean(x < middle_mm))
     if off_side < 0.15 or separation_mm < 40.0:
         label, name = (LEFT_LUNG, "left") if np.median(x) > middle_mm else (RIGHT_LUNG, "right")
         sides[lungs] = label
         return sides, [f"only the {name} lung was found"]
-    sides[lungs] = np.where(_nearest(_coordinates(lungs, reduced), clusters) == 1, LEFT_LUNG, RIGHT_LUNG)
+    sides[lungs] = np.where(_nearest(points, clusters) == 1, LEFT_LUNG, RIGHT_LUNG)
     return sides, ["right and left lung could not be told apart where they touch: the border between them is a plane"]
 
 
-def _clusters(lungs: Mask, reduced: Reduced) -> npt.NDArray[np.float64]:
+def _clusters(lungs: Mask, reduced: PatientGrid) -> npt.NDArray[np.float64]:
     """[2, 3] centres (z, y, x mm) of k-means with k = 2, the patient's right first; the same for the same lungs."""
     steps = [max(1, round(SAMPLE_MM / mm)) for mm in reduced.spacing_zyx_mm]
     sample = np.zeros_like(lungs)
@@ -77,7 +82,7 @@ def _nearest(points: npt.NDArray[np.float64], centres: npt.NDArray[np.float64]) 
     return member
 
 
-def _coordinates(mask: Mask, reduced: Reduced) -> npt.NDArray[np.float64]:
+def _coordinates(mask: Mask, reduced: PatientGrid) -> npt.NDArray[np.float64]:
     """[n, 3] patient coordinates z, y, x in mm of a mask's voxels."""
     indices: npt.NDArray[np.float64] = np.argwhere(mask).astype(np.float64)
     indices *= reduced.spacing_zyx_mm
@@ -85,13 +90,13 @@ def _coordinates(mask: Mask, reduced: Reduced) -> npt.NDArray[np.float64]:
     return indices
 
 
-def _parted(lungs: Mask, clusters: npt.NDArray[np.float64], reduced: Reduced) -> LungMap | None:
+def _parted(lungs: Mask, clusters: npt.NDArray[np.float64], reduced: PatientGrid) -> LungMap | None:
     """Right and left as connected regions; None where there are no two large ones on two sides."""
     depth: npt.NDArray[np.float32] | None = None
     for thin_mm in (0.0, *THINNEST_MM):
         if thin_mm and depth is None:
             framed = np.pad(lungs, 1, mode="edge")  # the image's border is no surface of the lung
-            depth = ndimage.distance_transform_edt(framed, sampling=reduced.spacing_zyx_mm)[1:-1, 1:-1, 1:-1]
+            depth = distance_mm(~framed, reduced.spacing_zyx_mm)[1:-1, 1:-1, 1:-1]
         kept = lungs if depth is None else depth > thin_mm
         regions, count = ndimage.label(kept)
         if count < 2:
@@ -109,7 +114,7 @@ def _parted(lungs: Mask, clusters: npt.NDArray[np.float64], reduced: Reduced) ->
 
 
 def _two_sides(
-    regions: npt.NDArray[np.int32], one: int, other: int, clusters: npt.NDArray[np.float64], reduced: Reduced
+    regions: npt.NDArray[np.int32], one: int, other: int, clusters: npt.NDArray[np.float64], reduced: PatientGrid
 ) -> bool:
     shares = [_nearest(_coordinates(regions == label, reduced), clusters).mean() for label in (one, other)]
     return bool(min(shares) < 0.25 and max(shares) > 0.75)
@@ -120,7 +125,7 @@ def _spread(
     regions: npt.NDArray[np.int32],
     sizes: npt.NDArray[np.int64],
     clusters: npt.NDArray[np.float64],
-    reduced: Reduced,
+    reduced: PatientGrid,
 ) -> LungMap:
     """Every region goes whole to the side on which most of it lies, every voxel taken off to the nearest region."""
     side_of = np.zeros(len(sizes), dtype=np.uint8)
@@ -138,7 +143,7 @@ def _spread(
     return labelled
 
 
-def midline_mm(reduced: Reduced, lungs: Mask) -> float:
+def midline_mm(reduced: PatientGrid, lungs: Mask) -> float:
     """Patient x of the middle of the body at the lungs' levels."""
     levels = lungs.any(axis=(1, 2))
     body = ndimage.binary_opening(reduced.hounsfield[levels] > BODY_ABOVE_HU, np.ones((1, 5, 5)))

@@ -15,17 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-import SimpleITK
 from scipy import ndimage
 
 from triage_node import airway, grid, laterality
 from triage_node.airway import AIR_BELOW_HU, COVERED_SHARE, IN_PLANE, IN_SLICE, between_walls
+from triage_node.distance import distance_mm
 from triage_node.errors import Refused
 from triage_node.study import NotAnalysed, Reason
 
 if TYPE_CHECKING:
-    from triage_node.grid import Reduced
+    from triage_node.grid import PatientGrid, Reduced
     from triage_node.study import Hounsfield, LungMap, Mask, Volume
 
 GAS_BELOW_HU = -960  # free air; parenchyma, even emphysema, is denser on average
@@ -65,7 +64,7 @@ def find(volume: Volume) -> Lungs:
     chosen = _choose(reduced, air)
     tubes = airway.follow(reduced, chosen)
     chosen = _largest_pieces(chosen & ~ndimage.binary_dilation(tubes, IN_PLANE), reduced)
-    _check(reduced, chosen)
+    refuse_without_lungs(reduced, chosen)
     sides, warnings = laterality.split(chosen, reduced)
     repaired = np.zeros_like(sides)
     middle = _middle(sides, reduced)
@@ -77,7 +76,7 @@ def find(volume: Volume) -> Lungs:
         map=_restore(volume, reduced, repaired, tubes),
         reduced_map=repaired,
         reduced=reduced,
-        warnings=(*warnings, *_cut_off(repaired, reduced)),
+        warnings=(*warnings, *cut_off(repaired, reduced)),
     )
 
 
@@ -159,9 +158,10 @@ def _largest_pieces(lungs: Mask, reduced: Reduced) -> Mask:
     return kept
 
 
-def _check(reduced: Reduced, lungs: Mask) -> None:
-    total_ml = np.count_nonzero(lungs) * reduced.voxel_ml
-    height_mm = np.count_nonzero(lungs.any(axis=(1, 2))) * reduced.spacing_zyx_mm[0]
+def refuse_without_lungs(grid_: PatientGrid, lungs: Mask) -> None:
+    """Raise Refused (NO_LUNGS) where a mask holds less or more, or is lower, than the lungs of a chest."""
+    total_ml = np.count_nonzero(lungs) * grid_.voxel_ml
+    height_mm = np.count_nonzero(lungs.any(axis=(1, 2))) * grid_.spacing_zyx_mm[0]
     if LEAST_ML <= total_ml <= MOST_ML and height_mm >= LEAST_HEIGHT_MM:
         return
     if total_ml == 0:
@@ -262,17 +262,6 @@ def _beyond(lung: Mask, y: float, x: float, aspect: float) -> tuple[Mask, Mask]:
     return beyond, outermost
 
 
-def distance_mm(mask: Mask, spacing: tuple[float, float, float]) -> npt.NDArray[np.float32]:
-    """Distance of every voxel to the nearest voxel of `mask`."""
-    image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
-    image.SetSpacing(spacing[::-1])  # type: ignore[no-untyped-call]  # SimpleITK ships no types
-    squared = SimpleITK.SignedMaurerDistanceMap(  # type: ignore[no-untyped-call]  # SimpleITK ships no types
-        image, insideIsPositive=False, squaredDistance=True, useImageSpacing=True
-    )
-    distance: npt.NDArray[np.float32] = np.sqrt(np.maximum(SimpleITK.GetArrayViewFromImage(squared), 0.0))
-    return distance
-
-
 def _restore(volume: Volume, reduced: Reduced, sides: LungMap, tubes: Mask) -> LungMap:
     """The map on the series' own voxels: within a reduced voxel of the border attenuation decides."""
     lungs = sides > 0
@@ -293,7 +282,7 @@ def _restore(volume: Volume, reduced: Reduced, sides: LungMap, tubes: Mask) -> L
     return result
 
 
-def _cut_off(sides: LungMap, reduced: Reduced) -> list[str]:
+def cut_off(sides: LungMap, reduced: PatientGrid) -> list[str]:
     """Sentences about lungs that the series shows in part."""
     area = np.count_nonzero(sides, axis=(1, 2)) * reduced.spacing_zyx_mm[1] * reduced.spacing_zyx_mm[2]
     warnings = []

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from triage_node import airway, grid, laterality, lungs
+from triage_node import airway, distance, grid, laterality, lungs
 from triage_node.study import Findings, Model
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _parameters() -> str:
         "v_min_share": V_MIN_SHARE,
     }
     # the lung finder has no weights: its source is what decides
-    sources = [inspect.getsource(module) for module in (airway, grid, laterality, lungs)]
+    sources = [inspect.getsource(module) for module in (airway, distance, grid, laterality, lungs)]
     return json.dumps([numbers, sources], sort_keys=True)
 
 
