@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-EMA_DECAY = 0.998
+EMA_DECAY = 0.998  # less in the first steps, so that the random weights of the beginning are soon forgotten
 
 
 class RunError(Exception):
@@ -48,8 +48,7 @@ class Run:
     def __post_init__(self) -> None:
         self.network.to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        by_decay = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(self.network, multi_avg_fn=by_decay, use_buffers=True)
+        self.average = AveragedModel(self.network, avg_fn=_averaged, use_buffers=True)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.learning_rate, weight_decay=1e-4)
         self.rng = np.random.default_rng(self.seed)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -83,12 +82,15 @@ class Run:
         self.step += 1
 
     def resume(self) -> bool:
-        """Go on from the checkpoint where there is one. Raises RunError where it belongs to other settings."""
+        """Go on from the checkpoint where there is one. Raises RunError where it belongs to other settings.
+
+        `steps` may differ: a run can be made longer or shorter, and its learning rate follows the new length.
+        """
         if not self.checkpoint.exists():
             return False
         kept = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        found = json.loads(kept["settings"])
-        wanted = json.loads(json.dumps(dict(self.settings), default=str))
+        found = {**json.loads(kept["settings"]), "steps": self.steps}
+        wanted = {**json.loads(json.dumps(dict(self.settings), default=str)), "steps": self.steps}
         if found != wanted:
             different = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
             raise RunError(
@@ -127,6 +129,11 @@ class Run:
         line = {"step": self.step, "time": round(time.time(), 1), **{k: round(v, 5) for k, v in numbers.items()}}
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _averaged(average: torch.Tensor, now: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+    decay = min(EMA_DECAY, (1 + float(count)) / (10 + float(count)))
+    return average + (now - average) * (1 - decay)
 
 
 def device_of(name: str) -> torch.device:
