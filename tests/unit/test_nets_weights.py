@@ -349,7 +349,6 @@ def test_the_folder_of_the_weights_does_not_hide_the_module() -> None:
     assert Path(weights.__file__) == weights.PACKAGED.with_suffix(".py")
 
 
-@pytest.mark.timeout(120)
 def test_an_installed_wheel_finds_its_weights(tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "nets" / "weights").mkdir(parents=True)
