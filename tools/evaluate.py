@@ -63,6 +63,9 @@ def main(
 ) -> None:
     """Measure methods against experts on any folder of studies. Exit status 1 where nothing could be judged."""
     _plots_possible(plots)
+    wanted = method or list(inference.METHODS)
+    if unknown := [name for name in wanted if name not in inference.METHODS]:
+        raise typer.BadParameter(f"there is no method {unknown[0]!r}; there are {', '.join(inference.METHODS)}")
     try:
         table = read_split(split_table) if split_table.exists() or split != "all" else {}
         found = finding.find(data.resolve(), AnalysisSection(), table)
@@ -75,7 +78,7 @@ def main(
     if not cases:
         held = f"{len(found.cases)} studies, none of them in the split {split!r}" if found.cases else "no study"
         raise typer.BadParameter(f"{data} holds {held}. Looked for: {finding.LOOKED_FOR}")
-    methods, errors = _loaded(method or list(inference.METHODS), device)
+    methods, errors = _loaded(wanted, device)
     scans = _judge_all(cases, methods)
     report: dict[str, Any] = {
         "data": str(data),
@@ -114,8 +117,6 @@ def _loaded(
     methods: dict[str, tuple[inference.Method, AnalysisSection]] = {}
     errors: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        if name not in inference.METHODS:
-            raise typer.BadParameter(f"there is no method {name!r}; there are {', '.join(inference.METHODS)}")
         try:
             settings = AnalysisSection.model_validate({"method": name, "device": device})
         except ValidationError as error:

@@ -11,16 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import evaluate
 import nibabel
 import numpy as np
 import pytest
+import typer
 from evaluation import tables
+from typer.testing import CliRunner
 
 from tests.chests import chest
 from triage_node import results, severity, volume
 from triage_node.config import AnalysisSection
 from triage_node.phantom import PhantomSpec, make
-from triage_node.phantom_dicom import write_series
+from triage_node.phantom_dicom import Person, write_series
 from triage_node.study import Findings, Model, ResultIdentity
 
 REPOSITORY = Path(__file__).parents[2]
@@ -28,9 +31,13 @@ EVALUATE = REPOSITORY / "tools" / "evaluate.py"
 SETTINGS = AnalysisSection(method="threshold")
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(EVALUATE), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def refused(*arguments: str | Path) -> str:
+    """What is said of a wrong call, without the frame around it."""
+    app = typer.Typer()
+    app.command()(evaluate.main)
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 2, done.output
+    return re.sub(r"[\s│]+", " ", done.output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,28 +62,23 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         (data / "covid_ct_seg" / "coronacases_org_001.npz").read_bytes()[:999]
     )
     np.savez(data / "covid_ct_seg" / "short.npz", hu=np.zeros((2, 3), np.int16), slice_index=np.arange(2))
-    _phantom(data / "dicom" / "normal-1", PhantomSpec(slices=40, rows=128, columns=128, spacing_zyx_mm=(7.0, 3.0, 3.0)))
+    _phantom(
+        data / "dicom" / "normal-1",
+        Person(number=1),
+        PhantomSpec(slices=40, rows=128, columns=128, spacing_zyx_mm=(7.0, 3.0, 3.0)),
+    )
     ill = PhantomSpec(
         slices=40, rows=128, columns=128, spacing_zyx_mm=(7.0, 3.0, 3.0), right_fraction=0.4, left_fraction=0.2, seed=2
     )
-    _phantom(data / "dicom" / "covid-1", ill, segmented=True)
+    _phantom(data / "dicom" / "covid-1", Person(number=2), ill, segmented=True)
     _nifti(data / "nifti")
     (data / "labels.csv").write_text("study,group\npatient_7,other\n")
     out = tmp_path_factory.mktemp("out")
     (out / "README.md").write_text("before\n<!-- evaluation: by the tool -->\nold\n<!-- end of evaluation -->\nafter\n")
-    done = run(
-        *("--data", data, "--method", "threshold", "--resamples", "50"),
-        *(
-            "--json",
-            out / "r.json",
-            "--markdown",
-            out / "r.md",
-            "--plots",
-            out / "r.png",
-            "--readme",
-            out / "README.md",
-        ),
-    )
+    files = ["--json", out / "r.json", "--markdown", out / "r.md", "--plots", out / "r.png"]
+    files += ["--readme", out / "README.md"]
+    command = [sys.executable, EVALUATE, "--data", data, "--method", "threshold", "--resamples", "50", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Outcome(
         report=json.loads((out / "r.json").read_text()),
@@ -110,10 +112,10 @@ def _stack(path: Path) -> None:
     )
 
 
-def _phantom(folder: Path, spec: PhantomSpec, *, segmented: bool = False) -> None:
+def _phantom(folder: Path, person: Person, spec: PhantomSpec, *, segmented: bool = False) -> None:
     """A series of the project's own phantom, with its truth as the node's own segmentations if asked for."""
     made = make(spec)
-    write_series(folder, made)
+    write_series(folder, made, person=person)
     if not segmented:
         return
     ct = volume.read(volume.study_in(folder)[0].series[0], SETTINGS)
@@ -223,9 +225,7 @@ def test_the_tables_and_the_page_of_plots_are_written(outcome: Outcome) -> None:
 
 
 def test_an_empty_folder_is_an_error_that_says_what_is_looked_for(tmp_path: Path) -> None:
-    done = run("--data", tmp_path)
-    assert done.returncode == 2
-    assert "DICOM series" in re.sub(r"[\s│]+", " ", done.stderr)
+    assert "DICOM series" in refused("--data", tmp_path)
 
 
 def test_wrong_wishes_are_refused_before_the_long_work(tmp_path: Path) -> None:
@@ -235,9 +235,7 @@ def test_wrong_wishes_are_refused_before_the_long_work(tmp_path: Path) -> None:
         (("--plots", "page.txt"), "must end in .png"),
         (("--split", "test", "--split-table", str(tmp_path / "none.json")), "cannot be read"),
     ):
-        done = run("--data", tmp_path, *wish)
-        assert done.returncode == 2
-        assert words in re.sub(r"[\s│]+", " ", done.stderr)
+        assert words in refused("--data", tmp_path, *wish)
 
 
 def test_the_readme_has_the_section_with_the_rows_of_the_table() -> None:

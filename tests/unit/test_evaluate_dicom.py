@@ -14,6 +14,7 @@ from evaluation.cases import Case, Drawn
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from tests import builders
 from tests.unit import results_cases
 from triage_node.config import AnalysisSection
 
@@ -139,8 +140,6 @@ def test_a_segment_is_what_its_code_or_its_label_says(
 def test_masks_in_npz_beside_the_folder_are_taken_from_feet_to_head(tmp_path: Path) -> None:
     # the normal of these slices points to the feet: the volume runs downwards
     downwards = {"orientation": (1, 0, 0, 0, -1, 0), "step_mm": (0, 0, -12.0)}
-    from tests import builders
-
     built = builders.ct_series(tmp_path / "p1", **downwards)
     slices, rows, columns = built.hounsfield.shape
     lung = np.zeros((slices, rows, columns), dtype=np.uint8)
@@ -158,9 +157,18 @@ def test_masks_in_npz_beside_the_folder_are_taken_from_feet_to_head(tmp_path: Pa
     assert any("p1-lungs.npz is (11," in words for words in other.remarks)
 
 
-def test_studies_in_one_folder_get_numbers(tmp_path: Path) -> None:
-    from tests import builders
+def test_masks_may_lie_beside_an_outer_folder_and_those_of_no_series_are_left_out(tmp_path: Path) -> None:
+    built = builders.ct_series(tmp_path / "p1" / "study" / "series")
+    np.savez(tmp_path / "p1-lungs.npz", lung=np.ones(built.hounsfield.shape, np.uint8))
+    np.savez(tmp_path / "p2-lungs.npz", lung=np.ones(built.hounsfield.shape, np.uint8))
+    drawn = the_case(tmp_path).read()
+    assert drawn.lungs is not None
+    assert drawn.lungs.all()
+    (left_out,) = finding.find(tmp_path, SETTINGS).left_out
+    assert Path(left_out.path).name == "p2-lungs.npz"
 
+
+def test_studies_in_one_folder_get_numbers(tmp_path: Path) -> None:
     for number in (1, 2):
         built = builders.ct_series(tmp_path / str(number), study=f"1.2.{number}")
         for path in built.paths:

@@ -226,6 +226,17 @@ def test_a_method_has_one_figure_a_scan_and_their_mean() -> None:
     assert found["scans"][2]["fraction_mae"] is None
 
 
+def test_an_auc_has_no_interval_where_one_class_has_too_few_patients() -> None:
+    scans = [scan(f"c{i}", "covid", predicted_fraction=0.1 + i / 10) for i in range(4)]
+    scans += [scan(f"o{i}", "other", predicted_fraction=0.15 + i / 10) for i in range(3)]
+    scans.append(scan("h", "healthy", predicted_fraction=0.0))
+    found = summary.as_json(scans, resamples=50)
+    assert found["auc_vs_healthy"] == 1.0
+    assert found["counts"]["auc_vs_healthy"] == {"scans": 5, "patients": 5}
+    assert found["counts"]["fraction_in_healthy"] == {"scans": 1, "patients": 1}
+    assert set(found["intervals"]) == {"auc_vs_all_others"}
+
+
 def test_a_probability_goes_before_the_fraction_where_a_method_has_one() -> None:
     scans = [
         scan("a", "covid", covid_probability=0.9, predicted_fraction=0.0),

@@ -59,6 +59,7 @@ class Case:
     patient: str
     names: tuple[str, ...] = ()  # under which a split table or a label file may know it, besides name and patient
     group: Group | None = None
+    masks: tuple[Path, ...] = ()  # where masks of it may lie, for the list of what was left out
     split: str | None = None  # "train", "validation", "test"; None: not known
 
     @property

@@ -72,10 +72,11 @@ def _case(
         name=name,
         source=source,
         kind="series",
-        read=partial(_read, study, ct, drawn_in, folder, settings),
+        read=partial(_read, study, ct, drawn_in, folder, data, settings),
         patient=patient,
         names=(*others, folder.name, study.study_instance_uid),
         group=group_of_path(inside or (folder.name,)),
+        masks=tuple(path for place in _around(folder, data) for path in mask_files(place)),
     )
 
 
@@ -95,7 +96,12 @@ def _named_apart(found: list[Case]) -> list[Case]:
 
 
 def _read(
-    study: Study, ct: list[Series], drawn_in: dict[str, list[Instance]], folder: Path, settings: AnalysisSection
+    study: Study,
+    ct: list[Series],
+    drawn_in: dict[str, list[Instance]],
+    folder: Path,
+    data: Path,
+    settings: AnalysisSection,
 ) -> Drawn:
     series, refused = _chosen(ct, drawn_in, settings)
     try:
@@ -103,7 +109,7 @@ def _read(
     except Refused as error:
         raise (refused or error) from error
     remarks: list[str] = []
-    drawn = _of_files(folder, read, remarks)
+    drawn = _of_files(_around(folder, data), read, remarks)
     objects = drawn_in.get(series.key.series_instance_uid) or drawn_in.get(study.study_instance_uid) or []
     for kind, mask in segments.read(objects, read, remarks).items():
         drawn.setdefault(kind, mask)
@@ -126,10 +132,21 @@ def _chosen(
     return largest, Refused(choice.no_suitable({})[1][0].not_analysed) if len(ct) == 1 else None
 
 
-def _of_files(folder: Path, read: Volume, remarks: list[str]) -> dict[str, Any]:
+def _around(folder: Path, data: Path) -> list[Path]:
+    """The folder of a series and those around it, the innermost first, as far as the folder of data."""
+    return [place for place in (folder, *folder.parents) if place.is_relative_to(data)]
+
+
+def mask_files(folder: Path) -> list[Path]:
+    """Where the masks of the series in a folder may lie."""
+    beside = [folder.with_name(f"{folder.name}-{kind}.npz") for kind in MASK_FILES]
+    return beside + [folder / f"{kind}.npz" for kind in MASK_FILES]
+
+
+def _of_files(folders: list[Path], read: Volume, remarks: list[str]) -> dict[str, Any]:
     drawn: dict[str, Any] = {}
-    for kind in MASK_FILES:
-        for path in (folder.with_name(f"{folder.name}-{kind}.npz"), folder / f"{kind}.npz"):
+    for folder in folders:
+        for path in mask_files(folder):
             if not path.is_file():
                 continue
             try:
@@ -143,6 +160,8 @@ def _of_files(folder: Path, read: Volume, remarks: list[str]) -> dict[str, Any]:
                     continue
                 # the volume runs along the normal of its slices, which points to the feet in some series
                 turned = mask if read.affine_lps_mm[2, 2] > 0 else mask[::-1]
+                if what in drawn:
+                    continue
                 if what == "lungs":
                     drawn["lungs"] = np.ascontiguousarray(turned)
                 else:

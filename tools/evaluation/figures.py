@@ -42,7 +42,8 @@ def figures(drawn: Drawn, findings: Findings, settings: AnalysisSection) -> tupl
     expert = _expert(drawn)
     for name, mask in expert.items():
         if mask is None:
-            missing[name] = "not drawn by an expert" if name in {"lungs", "lesion"} else "drawn without classes"
+            classes_alone = name not in {"lungs", "lesion"} and drawn.lesions is not None
+            missing[name] = "drawn without classes" if classes_alone else "not drawn by an expert"
             continue
         predicted = found[name]
         assert predicted is not None
@@ -63,7 +64,7 @@ def figures(drawn: Drawn, findings: Findings, settings: AnalysisSection) -> tupl
             difference = values[f"predicted_{name}"] - values[f"expert_{name}"]
             values[f"{name}_bias"], values[f"{name}_mae"] = difference, abs(difference)
     if findings.covid_probability is not None:
-        values["covid_probability"] = findings.covid_probability
+        values["covid_probability"] = float(findings.covid_probability)
     return values, missing
 
 

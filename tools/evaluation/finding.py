@@ -39,19 +39,28 @@ def find(data: Path, settings: AnalysisSection, split: Mapping[str, str] | None 
     cases: list[tuple[Path, Case]] = []
     left_out: list[LeftOut] = []
     images: list[Path] = []
+    masks: list[Path] = []
     for path in sorted(entry for entry in data.rglob("*") if entry.is_file()):
         if nifti.is_nifti(path):
             images.append(path)
         elif path.suffix == ".npz":
             try:
                 names = archives.holds(path)
-                if not archives.only_masks(names):
+                if archives.only_masks(names):
+                    masks.append(path)
+                else:
                     cases += [(path, case) for case in archives.cases(path, names)]
             except (Unreadable, OSError, ValueError, KeyError) as error:
                 left_out.append(LeftOut(path=str(path), why=str(error)))
     for found, others in (dicom.cases(data, settings), nifti.cases(images, data)):
         cases += [(data / case.name, case) for case in found]
         left_out += others
+    folders = {path for _, case in cases for path in case.masks}
+    left_out += [
+        LeftOut(path=str(path), why="masks, but no DICOM series lies in a folder of that name")
+        for path in masks
+        if path not in folders
+    ]
     finished = [_known(case, place, data, labels, split or {}) for place, case in cases]
     return Found(cases=tuple(finished), left_out=tuple(left_out))
 

@@ -101,7 +101,7 @@ def _bland_altman(
     _labels(axes, f"Bland-Altman: {what}", f"mean of found and expert ({unit})", f"found minus expert ({unit})")
     limits = agreement.bland_altman(predicted, expert)
     if limits is None:
-        _nothing(axes, f"fewer than three scans with\na {what} by an expert")
+        _nothing(axes, f"fewer than three scans with\n{what} by an expert")
         return
     _scatter(axes, (predicted + expert) / 2, predicted - expert, sources, colors)
     for value, style in ((limits.bias, "-"), (limits.low, "--"), (limits.high, "--")):

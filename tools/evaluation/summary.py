@@ -62,11 +62,12 @@ class Scan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """A figure of a method: the columns it needs of every scan, and the formula."""
+    """A figure of a method: the columns it needs of every scan, the groups that count (None: all), and the formula."""
 
     name: str
     columns: tuple[str, ...]
     formula: Callable[..., float | None]
+    groups: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,17 +94,12 @@ def _within_one(expert: Numbers, predicted: Numbers) -> float | None:
     return float(np.mean(np.abs(expert - predicted) <= 1)) if len(expert) else None
 
 
-def _auc_vs_healthy(scores: Numbers, groups: Numbers) -> float | None:
-    kept = groups != OTHER
-    return agreement.auc(scores[kept], groups[kept] == COVID)
-
-
-def _auc_vs_all_others(scores: Numbers, groups: Numbers) -> float | None:
+def _auc(scores: Numbers, groups: Numbers) -> float | None:
     return agreement.auc(scores, groups == COVID)
 
 
-def _fraction_in_healthy(fractions: Numbers, groups: Numbers) -> float | None:
-    return mean(fractions[groups == HEALTHY])
+def _mean_of_group(fractions: Numbers, _: Numbers) -> float | None:
+    return mean(fractions)
 
 
 def _low(predicted: Numbers, expert: Numbers) -> float | None:
@@ -118,9 +114,14 @@ def _high(predicted: Numbers, expert: Numbers) -> float | None:
 
 def _metrics() -> tuple[Metric, ...]:
     found = [
-        Metric(name="auc_vs_healthy", columns=(SCORE, GROUP), formula=_auc_vs_healthy),
-        Metric(name="auc_vs_all_others", columns=(SCORE, GROUP), formula=_auc_vs_all_others),
-        Metric(name="fraction_in_healthy", columns=("predicted_fraction", GROUP), formula=_fraction_in_healthy),
+        Metric(name="auc_vs_healthy", columns=(SCORE, GROUP), formula=_auc, groups=(COVID, HEALTHY)),
+        Metric(name="auc_vs_all_others", columns=(SCORE, GROUP), formula=_auc, groups=tuple(GROUPS.values())),
+        Metric(
+            name="fraction_in_healthy",
+            columns=("predicted_fraction", GROUP),
+            formula=_mean_of_group,
+            groups=(HEALTHY,),
+        ),
     ]
     names = [f"{mask}_{what}" for mask in MASKS for what in OVERLAPS] + ["right_lung_dice", "left_lung_dice"]
     for pair in PAIRS:
@@ -152,14 +153,18 @@ def value_of(metric: Metric, scans: Sequence[Scan], *, resamples: int) -> Value:
     """A metric over the scans that have all it needs."""
     rows = [(scan.case.patient, [scan.column(name) for name in metric.columns]) for scan in scans]
     whole = [(patient, row) for patient, row in rows if None not in row]
+    if metric.groups is not None:
+        whole = [(patient, row) for patient, row in whole if row[-1] in metric.groups]  # the group is the last column
     columns = [np.array([row[i] for _, row in whole], dtype=np.float64) for i in range(len(metric.columns))]
     patients = [patient for patient, _ in whole]
     value = metric.formula(*columns)
     spread = metric.formula is mean and len(whole) > 1
+    sizes = _patients_by_class(metric, whole)
+    bounded = value is not None and min(sizes, default=0) >= bootstrap.LEAST_PATIENTS
     return Value(
         value=value,
         interval=None
-        if value is None
+        if not bounded
         else bootstrap.interval(
             patients, lambda drawn: metric.formula(*(c[drawn] for c in columns)), resamples=resamples
         ),
@@ -167,6 +172,13 @@ def value_of(metric: Metric, scans: Sequence[Scan], *, resamples: int) -> Value:
         scans=len(whole),
         patients=len(set(patients)),
     )
+
+
+def _patients_by_class(metric: Metric, rows: Sequence[tuple[str, list[float | None]]]) -> list[int]:
+    """Patients that a metric has; of an AUC those with and those without COVID-19: one of a kind bounds nothing."""
+    if metric.formula is not _auc:
+        return [len({patient for patient, _ in rows})]
+    return [len({patient for patient, row in rows if (row[-1] == COVID) is covid}) for covid in (True, False)]
 
 
 def values_of(scans: Sequence[Scan], *, resamples: int = bootstrap.RESAMPLES) -> dict[str, Value]:
