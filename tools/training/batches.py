@@ -117,6 +117,32 @@ def stack_of(
     )
 
 
+def whole(study: TrainingStudy) -> Stack:
+    """All slices of a study."""
+    return Stack(
+        hounsfield=study.hounsfield.astype(np.float32),
+        lungs=study.lungs,
+        lesions=study.lesions,
+        valid=np.ones(study.hounsfield.shape, dtype=np.bool_) if study.valid is None else study.valid,
+        covid=_shown(study.card.covid, study.lungs, study.lesions),
+        classes=study.card.classes,
+    )
+
+
+def part(of: Stack, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Stack:
+    """Some slices of a stack, by a mask over its slices or their numbers."""
+    lungs = None if of.lungs is None else of.lungs[chosen]
+    lesions = None if of.lesions is None else of.lesions[chosen]
+    return Stack(
+        hounsfield=of.hounsfield[chosen],
+        lungs=lungs,
+        lesions=lesions,
+        valid=of.valid[chosen],
+        covid=_shown(of.covid, lungs, lesions),
+        classes=of.classes,
+    )
+
+
 def healthy_twin(of: Stack, rng: np.random.Generator) -> Stack | None:
     """The stack without its lesions; None where it has none, or too little healthy lung."""
     if of.lungs is None or of.lesions is None or not of.lesions.any():
