@@ -103,7 +103,7 @@ class PyramidPooling(nn.Module):
         features = self._long_enough(self._long_enough(features, 2), 3)
         pooled = []
         for level in range(self.levels):
-            (kernel_y, stride_y), (kernel_x, stride_x) = (_boxes(size, 2**level) for size in features.shape[2:])
+            (kernel_y, stride_y), (kernel_x, stride_x) = (box_and_stride(size, 2**level) for size in features.shape[2:])
             maxima = functional.max_pool2d(features, (kernel_y, kernel_x), (stride_y, stride_x))
             pooled.append(maxima.flatten(2))
         return torch.cat(pooled, dim=2)
@@ -115,7 +115,7 @@ class PyramidPooling(nn.Module):
         first = 0
         for level in range(self.levels):
             boxes = 4**level
-            kernel, stride = _boxes(pooled.shape[1], 2**level)
+            kernel, stride = box_and_stride(pooled.shape[1], 2**level)
             part = pooled[..., first : first + boxes].permute(0, 2, 3, 1).flatten(1, 2)  # [N, C * boxes, D]
             maxima = functional.max_pool1d(part, kernel, stride)
             maxima = maxima.reshape(len(pooled), -1, boxes, 2**level)  # [N, C, boxes, 2**level]
@@ -131,7 +131,7 @@ class PyramidPooling(nn.Module):
         return x.repeat_interleave(-(-least // x.shape[axis]), dim=axis)
 
 
-def _boxes(size: int, count: int) -> tuple[int, int]:
+def box_and_stride(size: int, count: int) -> tuple[int, int]:
     """Length and stride of `count` boxes that cover an axis of `size` places."""
     stride = size // count
     return size - (count - 1) * stride, stride

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from nets import weights
 from tests.chests import Chest, chest
 from triage_node import inference, threshold
 from triage_node.config import AnalysisSection
@@ -57,3 +59,23 @@ def test_the_threshold_method_does_not_import_torch() -> None:
         "inference.load(AnalysisSection()); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_weights_it_is_said_at_once_what_makes_them(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from triage_node import errors, inference\n"
+        "from triage_node.config import AnalysisSection\n"
+        "try: inference.load(AnalysisSection(method='multitask'), Path(sys.argv[1]))\n"
+        "except errors.ConfigurationError as error: print(error)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, "torch takes seconds to load: without weights nobody waits for it"
+    assert done.stdout.startswith(f'analysis.method: "multitask" has no weights in {tmp_path}: missing lungs')
+    assert "tools/train_lungs.py" in done.stdout
+    assert "tools/train_multitask.py" in done.stdout
+    assert 'set "threshold"' in done.stdout
+
+
+def test_the_weights_that_ship_lie_in_the_networks_package() -> None:
+    assert inference.packaged_weights() == weights.PACKAGED
