@@ -56,7 +56,10 @@ def main(
     plots: Annotated[Path | None, typer.Option(help="Draw one page of plots: .png, .pdf or .svg.")] = None,
     readme: Annotated[Path | None, typer.Option(help="Write the table into this README, between its markers.")] = None,
     split: Annotated[Split, typer.Option(help="Only patients of this side of the split.")] = "all",
-    split_table: Annotated[Path, typer.Option(help="JSON: patient -> train, validation or test.")] = SPLIT_TABLE,
+    split_table: Annotated[
+        Path, typer.Option(help="JSON: patient -> train, validation or test.", show_default="nets/weights/split.json")
+    ] = SPLIT_TABLE,
+    weights: Annotated[Path | None, typer.Option(help="Folder of other weights than the shipped ones.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     single_slices: Annotated[bool, typer.Option(help="Also judge sets of single slices.")] = True,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap; 0: no intervals.", min=0)] = RESAMPLES,
@@ -78,7 +81,9 @@ def main(
     if not cases:
         held = f"{len(found.cases)} studies, none of them in the split {split!r}" if found.cases else "no study"
         raise typer.BadParameter(f"{data} holds {held}. Looked for: {finding.LOOKED_FOR}")
-    methods, errors = _loaded(wanted, device)
+    methods, errors = _loaded(wanted, device, weights)
+    if not methods:
+        raise typer.Exit(1)
     scans = _judge_all(cases, methods)
     report: dict[str, Any] = {
         "data": str(data),
@@ -111,7 +116,7 @@ def _plots_possible(plots: Path | None) -> None:
 
 
 def _loaded(
-    names: Sequence[str], device: str
+    names: Sequence[str], device: str, weights: Path | None
 ) -> tuple[dict[str, tuple[inference.Method, AnalysisSection]], dict[str, str]]:
     """The methods that could be loaded, and why the others could not."""
     methods: dict[str, tuple[inference.Method, AnalysisSection]] = {}
@@ -122,7 +127,7 @@ def _loaded(
         except ValidationError as error:
             raise typer.BadParameter(str(error)) from error
         try:
-            methods[name] = (inference.load(settings), settings)
+            methods[name] = (inference.load(settings, weights), settings)
         except Exception as error:  # noqa: BLE001  # a method without its weights must not stop the others
             errors[name] = f"{type(error).__name__}: {error}"
             screen.print(f"{name} cannot be loaded: {errors[name]}", style="red", markup=False)
