@@ -34,6 +34,7 @@ class Case:
     refusal: str | None = None
     description: str = "CT THORAX NATIV"
     warnings: tuple[str, ...] = ()
+    trust: str = ""
 
     @property
     def study(self) -> str:
@@ -102,6 +103,7 @@ def judge_next(journal: Journal, cases: dict[str, Case], now: float, *, image: I
                 ct_ss=ct_severity_score(found.affected_fraction_both),
                 consolidation_share=None if found.affected_fraction == 0 else 0.28,
                 warnings=case.warnings,
+                model=replace(found.model, trust=case.trust),
             ),
         )
         overview = next(one for one in answer.objects if one.kind == "overview")

@@ -248,7 +248,11 @@ def echo(config_path: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -
 @app.command("check-config")
 def check_config(config_path: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Validate the configuration and print it with all defaults."""
+    from triage_node import inference, operating
+
     settings = config.load(config_path)
+    if operating.overrides(worklist=settings.worklist):  # only they can contradict the model's card
+        operating.check(inference.load(settings.analysis).model, worklist=settings.worklist)
     if json:
         terminal.print_json(settings.model_dump(mode="json"))
     else:

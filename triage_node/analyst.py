@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
 
-from triage_node import inference, logbook, results, selection, severity, volume
+from triage_node import inference, logbook, operating, results, selection, severity, volume
 from triage_node.archive import Archive
-from triage_node.errors import OutOfResources, Refused
+from triage_node.errors import ConfigurationError, OutOfResources, Refused
 from triage_node.journal import Journal, intake, queue
 from triage_node.study import NotAnalysed, PassedOver, Reason, ResultIdentity, digest_of
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 POLL_S = 1.0
 NO_ROOM_PAUSE_S = 5.0
+MISCONFIGURED = 2
 OWNER = "analyst-0"  # one analyst a device; what a dead one held is found under its name
 
 Progress = Callable[[str, float], None]  # what is being done, and how much of it is done, 0..1
@@ -99,7 +101,9 @@ def _judge(
     )
     progress("finding lungs and lesions", 0.3)
     findings = method(ct, progress)
-    assessment = severity.assess(ct, findings, generation=occasion.generation, settings=settings.analysis)
+    assessment = severity.assess(
+        ct, findings, generation=occasion.generation, settings=settings.analysis, rules=settings.worklist
+    )
     progress("writing results", 0.8)
     identity = _identity(study.study_instance_uid, series.digest, method, settings, occasion)
     return identity, assessment, results.judged(ct, findings, assessment, identity)
@@ -129,8 +133,17 @@ def refuse(
 def _identity(
     study_instance_uid: str, series_digest: str, method: Method, settings: Settings, occasion: Occasion
 ) -> ResultIdentity:
-    # How lesions are split and graded is part of what judged: other settings, other objects.
-    judge = digest_of([("model", method.model.digest), ("analysis", settings.analysis.model_dump_json())])
+    # How lesions are split and graded, and every word of the model in a report, are part of what judged: other
+    # settings, other objects.
+    model = method.model
+    point = operating.resolved(model.operating_point, analysis=settings.analysis, worklist=settings.worklist)
+    judge = digest_of(
+        [
+            ("model", json.dumps(asdict(model), sort_keys=True)),
+            ("analysis", settings.analysis.model_dump_json()),
+            ("operating point", json.dumps(asdict(point), sort_keys=True)),
+        ]
+    )
     before = occasion.predecessor
     return ResultIdentity(
         study_instance_uid=study_instance_uid,
@@ -160,7 +173,10 @@ class Analyst:
     def __init__(
         self, settings: Settings, journal: Journal, *, ring_desk: Callable[[], None], stop: threading.Event
     ) -> None:
-        """Load the method; `ring_desk` tells the desk that results are there."""
+        """Load the method; `ring_desk` tells the desk that results are there.
+
+        Raises ConfigurationError where a configured threshold contradicts the model's card.
+        """
         self._settings = settings
         self._journal = journal
         self._archive = Archive(settings.state_dir)
@@ -168,6 +184,7 @@ class Analyst:
         self._stop = stop
         self._log = logbook.get()
         self._method = inference.load(settings.analysis)
+        operating.check(self._method.model, worklist=settings.worklist)
 
     def work(self) -> bool:
         """Do one job; False when there is none."""
@@ -284,7 +301,12 @@ def run(settings: Settings, bell: Doorbell, *, ring_desk: Callable[[], None], st
     returned = queue.hand_back(journal, OWNER, fault=True)
     if returned:
         log.warning("job of a dead analyst queued again", jobs=returned)
-    analyst = Analyst(settings, journal, ring_desk=ring_desk, stop=stop)
+    try:
+        analyst = Analyst(settings, journal, ring_desk=ring_desk, stop=stop)
+    except ConfigurationError as error:
+        log.error("the configuration cannot be used", why=str(error))  # noqa: TRY400  the sentence says all
+        journal.close()
+        return MISCONFIGURED
     log.info("ready", method=settings.analysis.method)
     while not stop.is_set():
         if not analyst.work():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydicom.sr.coding import Code
 
-from triage_node.study import CtGrade, CtSeverityScore, Laterality, Reason
+from triage_node.study import NO_CARD, CtGrade, CtSeverityScore, Laterality, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +42,8 @@ CT_OF_CHEST = _sct("169069000", "CT of chest")
 ANATOMICAL_STRUCTURE = _sct("91723000", "Anatomical Structure")  # CID 7150
 MORPHOLOGICALLY_ABNORMAL_STRUCTURE = _sct("49755003", "Morphologically Abnormal Structure")  # CID 7150
 INFILTRATE = _sct("47351003", "Infiltrate")
+GROUND_GLASS_OPACITY = _dcm("112120", "Ground glass opacity")
+LUNG_CONSOLIDATION = _sct("95436008", "Lung consolidation")
 SUSPECTED_COVID_19 = _sct("840544004", "Suspected disease caused by SARS-CoV-2")  # what a program may say at most
 
 LATERALITY: Mapping[Laterality, Code] = MappingProxyType({Laterality.RIGHT: RIGHT, Laterality.LEFT: LEFT})
@@ -63,6 +65,8 @@ ENGLISH = Code("en", "RFC5646", "English")
 LESION_VOLUME = _private("lesion-volume", "Lesion volume")
 GROUND_GLASS_VOLUME = _private("ggo-volume", "Ground glass volume")
 CONSOLIDATION_VOLUME = _private("consol-volume", "Consolidation volume")
+GROUND_GLASS_EXTENT = _private("ggo-extent", "Ground glass extent")
+CONSOLIDATION_EXTENT = _private("consol-extent", "Consolidation extent")
 CONSOLIDATION_SHARE = _private("consol-share", "Consolidation share of lesion")
 AFFECTED_FRACTION = _private("affected-lung", "Affected fraction of lung")
 AFFECTED_FRACTION_WORSE = _private("affected-worse", "Affected fraction of worse lung")
@@ -89,13 +93,20 @@ def algorithm_family(method: str) -> Code:
 
 
 # ---------------------------------------------------------------- scales
-CT_GRADES: Mapping[CtGrade, Code] = MappingProxyType({
-    CtGrade.CT_0: _private("ct-0", "CT-0: no lesion"),
-    CtGrade.CT_1: _private("ct-1", "CT-1: up to 25 % of the worse lung"),
-    CtGrade.CT_2: _private("ct-2", "CT-2: 25 to 50 % of the worse lung"),
-    CtGrade.CT_3: _private("ct-3", "CT-3: 50 to 75 % of the worse lung"),
-    CtGrade.CT_4: _private("ct-4", "CT-4: over 75 % of the worse lung"),
-})  # fmt: skip
+def ct_grade(grade: CtGrade, grades_up_to: tuple[float, float, float] = NO_CARD.grades_up_to) -> Code:
+    """The code of a CT grade; its meaning names the cut-offs by which it was given, as fractions of the worse lung."""
+    cuts = [f"{100 * cut:g}" for cut in grades_up_to]
+    limits = {
+        CtGrade.CT_0: "no lesion",
+        CtGrade.CT_1: f"up to {cuts[0]} % of the worse lung",
+        CtGrade.CT_2: f"{cuts[0]} to {cuts[1]} % of the worse lung",
+        CtGrade.CT_3: f"{cuts[1]} to {cuts[2]} % of the worse lung",
+        CtGrade.CT_4: f"over {cuts[2]} % of the worse lung",
+    }
+    return _private(grade.lower(), f"{grade}: {limits[grade]}")
+
+
+CT_GRADES: Mapping[CtGrade, Code] = MappingProxyType({grade: ct_grade(grade) for grade in CtGrade})
 
 SEVERITIES: Mapping[CtGrade, Code] = MappingProxyType({
     CtGrade.CT_0: _sct("260413007", "None"),
@@ -152,15 +163,18 @@ def status_of(reason: Reason) -> Code:
 # What a private code means, for whoever meets one in a report.
 DEFINITIONS: Mapping[str, str] = MappingProxyType({
     "lesion-volume": "Volume of the voxels inside the lungs that the method marks as lesion.",
-    "ggo-volume": "The part of the lesion volume below the configured attenuation.",
-    "consol-volume": "The part of the lesion volume at or above the configured attenuation.",
+    "ggo-volume": "The part of the lesion volume that the method, or else a low attenuation, makes ground glass.",
+    "consol-volume": "The part of the lesion volume that the method, or else a high attenuation, makes consolidation.",
+    "ggo-extent": "Ground glass volume over the volume of the lung or lungs, in percent (Bartoli 2022).",
+    "consol-extent": "Consolidation volume over the volume of the lung or lungs, in percent (Bartoli 2022).",
     "consol-share": "Consolidation volume over lesion volume, in percent.",
     "affected-lung": "Lesion volume of one lung over that lung's volume, in percent (Goncharov 2021, section 2.1).",
     "affected-worse": "The larger of the two lungs' affected fractions (Goncharov 2021, section 2.1).",
     "affected-both": "Lesion volume of both lungs over the volume of both lungs, in percent.",
     "covid-prob": "Probability of COVID-19 as given by a method's identification head.",
     "not-provided": "The method has no output for this: neither low nor zero.",
-    "ct-grade": "CT-0 to CT-4 by the affected fraction of the worse lung (Goncharov 2021, section 3.1).",
+    "ct-grade": "CT-0 to CT-4 by the affected fraction of the worse lung (Goncharov 2021, section 3.1), cut where the"
+    " report's algorithm parameters say.",
     "ct-ss": "Severity score 1 to 5 by the affected fraction of both lungs (Lizzi 2021, LungQuant).",
     "reason": "Why a study or a series was not analysed.",
     "series-desc": "The Series Description (0008,103E) of the series that a group speaks of.",

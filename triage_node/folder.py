@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from triage_node import analyst, conformance, filing, inference, requestor, results, terminal, volume, worklist
+from triage_node import (
+    analyst,
+    conformance,
+    filing,
+    inference,
+    operating,
+    requestor,
+    results,
+    terminal,
+    volume,
+    worklist,
+)
 from triage_node.errors import CannotUnderstand, DeliveryFailed, TriageError
 from triage_node.requestor import Peer
 from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
@@ -52,6 +63,7 @@ def analyze(folder: Path, out: Path, settings: Settings, *, show: bool) -> list[
     if found.ignored:
         screen.print(f"{len(found.ignored)} files left out, for example {found.ignored[0].words}", style="dim")
     method = inference.load(settings.analysis)
+    operating.check(method.model, worklist=settings.worklist)
     answers = []
     for study in found.studies:
         with screen.status("judging") as line:
@@ -117,11 +129,24 @@ def _sentence(answer: dict[str, Any]) -> str:
         f"{side} lung {numbers[side]['affected_fraction']:.1%}" if numbers[side] else f"no {side} lung"
         for side in ("right", "left")
     )
-    warnings = "".join(f"\n  warning: {warning}" for warning in numbers["warnings"])
-    return (
-        f"{answer['study_instance_uid']}\n  affected: {sides}; {numbers['ct_grade']}, CT-SS {numbers['ct_ss']}"
-        f"{warnings}\n  {where}\n  {answer['notice']}"
-    )
+    both = numbers["both"]
+    parts = [
+        f"{words} {both[f'{part}_ml']:.0f} ml ({both[f'{part}_fraction']:.1%})"
+        for part, words in (("ground_glass", "ground glass"), ("consolidation", "consolidation"))
+    ]
+    probability = numbers["covid_probability"]
+    trust = numbers["trust"] if probability is not None else ""
+    lines = [
+        answer["study_instance_uid"],
+        f"affected: {sides}; {numbers['ct_grade']}, CT-SS {numbers['ct_ss']}",
+        f"both lungs: {', '.join(parts)}",
+        "P(COVID-19): " + ("not provided by this method" if probability is None else f"{probability:.2f}"),
+        *([f"how far it can be trusted: {trust}"] if trust else []),
+        *(f"warning: {warning}" for warning in numbers["warnings"]),
+        where,
+        answer["notice"],
+    ]
+    return "\n  ".join(lines)
 
 
 # ---------------------------------------------------------------------- send

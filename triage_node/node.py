@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     from triage_node.config import Settings
 
 ROLES = ("receiver", "analyst", "desk")
-CANNOT_LISTEN = 3  # exit status of a child for which a restart changes nothing: its port is in use
+# Exit statuses of a child for which a restart changes nothing
+MISCONFIGURED, CANNOT_LISTEN = 2, 3
+_HOPELESS = {
+    MISCONFIGURED: "node stops: the configuration cannot be used",
+    CANNOT_LISTEN: "node stops: a port is in use",
+}
 STOP_GRACE_S = 9.0
 LASTING_S = 10.0  # a child that lived this long was not in a crash loop
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -95,16 +100,23 @@ class _Child:
         self._fds = fds
         self._started_at = 0.0
         self._failures = 0
-        self.has_lasted = False  # it has been up; a port that is taken later is waited for
+        self._starts = 0
+        self._has_lasted = False
         self._due_at: float | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self._due_at = None
+        self._starts += 1
         self._started_at = time.monotonic()
         self.process = subprocess.Popen(
             self._command, env=self._environment, pass_fds=self._fds, stdin=subprocess.DEVNULL, start_new_session=True
         )
+
+    @property
+    def has_been_up(self) -> bool:
+        """Whether an earlier life was more than a start; a port that is taken later is waited for."""
+        return self._has_lasted and self._starts > 1
 
     def look(self) -> int | None:
         """Restart the child when it is dead and its pause is over; returns the exit status of a fresh death."""
@@ -118,7 +130,7 @@ class _Child:
         if status is None:
             return None
         lasted = now - self._started_at >= LASTING_S
-        self.has_lasted = self.has_lasted or lasted
+        self._has_lasted = self._has_lasted or lasted
         self._failures = 0 if lasted else self._failures + 1
         self._due_at = now + PAUSES_S[min(self._failures, len(PAUSES_S) - 1)]
         return status
@@ -174,9 +186,9 @@ def serve(settings: Settings, config_path: Path, lock: StateLock) -> int:
     while not stop.wait(0.1):
         for child in children:
             status = child.look()
-            if status == CANNOT_LISTEN and not child.has_lasted:
-                log.error("node stops: a port is in use", role=child.role)
-                exit_status = CANNOT_LISTEN
+            if status in _HOPELESS and not child.has_been_up:
+                log.error(_HOPELESS[status], role=child.role)
+                exit_status = status
                 stop.set()
             elif status is not None:
                 log.error("child died and is restarted", role=child.role, status=status)

@@ -33,13 +33,14 @@ def resolved(
     given = overrides(analysis=analysis, worklist=worklist)
     if not given:
         return card
+    configured = ", ".join(given)
     for name in ("probability", "fraction"):
         high, medium = f"{name}_high", f"{name}_medium"
         if high in given and medium not in given:
             given[medium] = min(getattr(card, medium), given[high])
         elif medium in given and high not in given:
             given[high] = max(getattr(card, high), given[medium])
-    return replace(card, **given)
+    return replace(card, source=f"{card.source}; from the configuration: {configured}", **given)
 
 
 def check(model: Model, *, worklist: WorklistSection) -> None:

@@ -23,6 +23,7 @@ _STYLES = {ReadingPriority.HIGH: "bold red", ReadingPriority.MEDIUM: "yellow", R
 _BAR_CELLS = 10
 _WIDE_COLUMNS = 150
 _UID_TAIL = 12
+_PARTS = ("ground_glass", "consolidation")  # of a lesion
 
 
 def console() -> Console:
@@ -219,22 +220,32 @@ def _measurements(numbers: dict[str, Any]) -> Group:
     table = _table("Measurements")
     for name in ("", "volume", "lesions", "ground glass", "consolidation", "affected"):
         table.add_column(name, justify="left" if not name else "right")
-    for side in ("right", "left"):
+    for side, name in (("right", "right lung"), ("left", "left lung"), ("both", "both lungs")):
         lung = numbers[side]
         if lung is None:
-            table.add_row(f"{side} lung", "not found", "", "", "", "")
+            table.add_row(name, "not found", "", "", "", "")
             continue
         table.add_row(
-            f"{side} lung",
-            *(f"{lung[key]:.0f} ml" for key in ("volume_ml", "lesion_ml", "ground_glass_ml", "consolidation_ml")),
+            name,
+            *(f"{lung[key]:.0f} ml" for key in ("volume_ml", "lesion_ml")),
+            *(f"{lung[f'{part}_ml']:.0f} ml, {lung[f'{part}_fraction']:.1%}" for part in _PARTS),
             f"{lung['affected_fraction']:.1%}",
         )
     probability = numbers["covid_probability"]
-    model = numbers["model"]
+    model, point = numbers["model"], numbers["operating_point"]
+    split, cuts = numbers["consolidation_from_hu"], point["grades_up_to"]
+    grades = f"CT-1, CT-2 and CT-3 up to {', '.join(f'{cut:.3g}' for cut in cuts)}"
+    thresholds = [f"affected fraction {point['fraction_high']:.3g}, {point['fraction_medium']:.3g}"]
+    if probability is not None:
+        thresholds.insert(0, f"P(COVID-19) {point['probability_high']:.3g}, {point['probability_medium']:.3g}")
     lines = [
         f"grade {numbers['ct_grade']} (worse lung {numbers['affected_fraction']:.1%})",
         f"CT-SS {numbers['ct_ss']} (both lungs {numbers['affected_fraction_both']:.1%})",
         f"P(COVID-19) {'not provided by this method' if probability is None else format(probability, '.2f')}",
+        *([f"how far it can be trusted: {model['trust']}"] if probability is not None and model["trust"] else []),
+        f"thresholds when it was judged: HIGH and MEDIUM from {'; '.join(thresholds)}; {grades} ({point['source']})",
+        *([] if split is None else [f"consolidation: lesion from {split} HU on"]),
+        *(f"{name}: {value}" for name, value in model["parameters"]),
         f"method {model['name']} {model['version']}, generation {numbers['generation']}",
         *(f"warning: {warning}" for warning in numbers["warnings"]),
     ]

@@ -207,8 +207,22 @@ def test_a_study_page_tells_the_whole_story_and_keeps_current(tab: Tab, page: Pa
     expect(study.locator(".numbers .large").first).to_have_text("50%")
     expect(study.locator("img.overview")).to_have_js_property("naturalWidth", 480)
     expect(study.locator(".warnings")).to_contain_text("a tilted gantry")
+    expect(study.locator(".numbers tbody tr").nth(3)).to_have_text("consolidation313 ml · 13%0 ml · 0%313 ml · 6%")
+    expect(study.locator(".parameters")).to_contain_text("CT-1, CT-2 and CT-3 up to 25%, 50%, 75%")
     for words in ("preferred by the selection rule", "nothing new", "sent nowhere", "study judged", "ground glass"):
         expect(study).to_contain_text(words)
+
+
+def test_a_probability_is_shown_beside_how_far_it_can_be_trusted(tab: Tab, page: Page, journal: Journal) -> None:
+    case = replace(SEVERE, trust="Learnt from few patients: <b>it ranks</b>, it is no proof.")
+    worklists.fill(journal, (case, TWELVE[4]), time.time())
+    for address in ("", f"studies/{case.study}"):
+        tab.goto(f"{page.url}{address}")
+        shown = tab.locator("#study .trust" if address else "#panel .trust")
+        expect(shown).to_have_text(f"How far P(COVID-19) can be trusted: {case.trust}")
+    tab.goto(f"{page.url}studies/{TWELVE[4].study}")
+    expect(tab.locator("#study .numbers")).to_contain_text("not provided")
+    expect(tab.locator("#study .trust")).to_have_count(0)
 
 
 def test_an_unknown_study_is_said_to_be_unknown(tab: Tab, page: Page) -> None:

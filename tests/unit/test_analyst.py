@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydicom.dataset import Dataset
 
 from tests import builders, filed
-from triage_node import analyst, config, logbook, results
+from triage_node import analyst, config, inference, logbook, node, results, volume
 from triage_node.archive import Archive
 from triage_node.custody import Custody
-from triage_node.errors import OutOfResources
+from triage_node.doorbell import Doorbell
+from triage_node.errors import ConfigurationError, OutOfResources
 from triage_node.filing import read_file
 from triage_node.journal import Journal, intake, queue, views
+from triage_node.study import OperatingPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,3 +187,39 @@ def test_a_traceback_names_no_patient(tmp_path: Path, capsys: pytest.CaptureFixt
     shown = capsys.readouterr().err + logbook.file_of(tmp_path).read_text(encoding="utf-8")
     assert "a fault near Dataset" in shown
     assert not any(words in shown for words in ("Secret^Name", "SECRET-1", "19010203"))
+
+
+def test_a_threshold_that_contradicts_the_model_card_ends_the_process_with_its_key(
+    journal: Journal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = config.parse("[worklist]\nfraction_high = 0.1", folder=tmp_path)
+    with pytest.raises(ConfigurationError, match=r"worklist\.fraction_high: found 0\.1; allowed: 0\.25 or more"):
+        an_analyst(journal, wrong)
+    logbook.configure("test", tmp_path, config.LogSection())
+    bell = Doorbell.make()
+    assert analyst.run(wrong, bell, ring_desk=lambda: None, stop=threading.Event()) == node.MISCONFIGURED
+    assert "worklist.fraction_high: found 0.1" in capsys.readouterr().err
+
+
+def test_other_thresholds_give_other_objects_and_other_rules_of_the_list_the_same(tmp_path: Path) -> None:
+    study = volume.study_in(builders.ct_series(tmp_path / "series").paths[0].parent)[0]
+    method = inference.load(config.AnalysisSection())
+    occasion = analyst.Occasion(generation=1, created_at=datetime(2026, 1, 1, tzinfo=UTC))
+
+    def uid(text: str, judge: inference.Method = method) -> str:
+        settings = config.parse(text, folder=tmp_path)
+        return analyst.walk(study, judge, settings, occasion, lambda *_: None).identity.uid("report")
+
+    same = {uid(""), uid("[worklist]\nmax_wait_min = 5.0\nstrategy = 'severity'"), uid("[worklist]\nfraction_high=0.5")}
+    card = replace(method.model, operating_point=OperatingPoint(probability_medium=0.1))
+    others = [
+        uid("[worklist]\nprobability_high = 0.6"),
+        uid("[worklist]\nfraction_medium = 0.3"),
+        uid("[analysis]\ngrades_up_to = [0.2, 0.5, 0.75]"),
+        uid("[analysis]\nlesion_threshold = 0.4"),
+        uid("[analysis]\nconsolidation_hu = -300"),
+        uid("", replace(method, model=card)),
+        uid("", replace(method, model=replace(method.model, parameters=(("lesion_threshold", "0.4"),)))),
+        uid("", replace(method, model=replace(method.model, trust="Little."))),
+    ]
+    assert len({*same, *others}) == len(same) + len(others)

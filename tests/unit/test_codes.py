@@ -54,6 +54,13 @@ def test_a_dcm_code_has_the_meaning_of_the_standard(code: Code) -> None:
     assert known[code.value].lower() == code.meaning.lower()
 
 
+def test_a_ct_grade_names_the_cut_offs_by_which_it_was_given() -> None:
+    assert codes.ct_grade(CtGrade.CT_2).meaning == "CT-2: 25 to 50 % of the worse lung"
+    assert codes.ct_grade(CtGrade.CT_2, (0.1, 0.125, 0.5)).meaning == "CT-2: 10 to 12.5 % of the worse lung"
+    longest = max((codes.ct_grade(grade, (0.1234567, 0.2345678, 0.3456789)) for grade in CtGrade), key=str)
+    assert len(longest.meaning) <= 64
+
+
 def test_a_fault_of_ours_is_failed_and_a_refusal_not_attempted() -> None:
     assert codes.status_of(Reason.ANALYSIS_FAILED) == codes.FAILED
     assert codes.status_of(Reason.LOCALIZER) == codes.NOT_ATTEMPTED

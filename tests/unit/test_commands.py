@@ -5,19 +5,27 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import pydicom
 import pytest
 import typer
 
 from tests import filed
 from tests.running import free_port
 from triage_node import __main__ as command_line
-from triage_node import config, logbook, node
+from triage_node import config, inference, logbook, node, threshold
 from triage_node.journal import Journal, outbox, queue
+from triage_node.phantom import PhantomSpec
+from triage_node.phantom_dicom import write_study
+from triage_node.study import Model, OperatingPoint
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from triage_node.inference import Progress
+    from triage_node.study import Findings, Volume
 
 GROUP = typer.main.get_command(command_line.app)
 COMMANDS: dict[str, Any] = GROUP.commands
@@ -198,6 +206,19 @@ def test_check_config_prints_every_key_as_json(run, config_file: Path) -> None:
     assert set(printed) == {"node", "intake", "completion", "analysis", "worklist", "destinations", "web", "log"}
 
 
+def test_check_config_holds_thresholds_against_the_model_card(run, config_file: Path) -> None:
+    text = config_file.read_text()
+    config_file.write_text(f"{text}[worklist]\nprobability_high = 0.1\n")
+    answer = run("check-config", "--config", config_file)
+    assert answer.status == 2
+    assert answer.errors == (
+        "worklist.probability_high: found 0.1; allowed: 0.2 or more, the probability_medium of the card of threshold 1,"
+        " unless worklist.probability_medium is given, too\n"
+    )
+    config_file.write_text(f"{text}[worklist]\nprobability_high = 0.1\nprobability_medium = 0.05\n")
+    assert run("check-config", "--config", config_file).status == 0
+
+
 def test_check_config_lists_every_problem_and_is_status_2(run, config_file: Path) -> None:
     config_file.write_text("[node]\ncolour = 1\n[web]\nport = 0\n")
     answer = run("check-config", "--config", config_file, "--json")
@@ -300,6 +321,55 @@ def test_analysing_a_folder_without_dicom_is_one_clear_line(run, tmp_path: Path)
     answer = run("analyze", empty, "--out", tmp_path / "out", "--method", "magic")
     assert answer.status == 2
     assert "method: found \"magic\"; allowed: 'threshold'" in answer.errors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surmising:
+    """The threshold method with classes of lesion and a probability: what networks give, without their weights."""
+
+    model: Model
+    covid_probability: float | None
+
+    def __call__(self, ct: Volume, progress: Progress | None = None) -> Findings:
+        found = threshold.judge(ct, self.model, progress)
+        dense = ct.hounsfield > -100
+        return replace(found, consolidation=dense, covid_probability=self.covid_probability)
+
+
+TRUST = "Learnt from few patients."
+
+
+@pytest.mark.parametrize("probability", [0.875, None])
+def test_analyze_tells_volumes_extents_probability_and_how_far_it_can_be_trusted(
+    probability: float | None, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = PhantomSpec(seed=2, slices=30, rows=128, columns=128, spacing_zyx_mm=(9.0, 3.0, 3.0), right_fraction=0.3)
+    write_study(tmp_path / "study", spec)
+    card = OperatingPoint(probability_high=0.75, probability_medium=0.5, source="validation patients")
+    model = replace(threshold.model(), operating_point=card, trust=TRUST)
+    method = Surmising(model=model, covid_probability=probability)
+    monkeypatch.setitem(inference.METHODS, "threshold", lambda *_: method)
+    words = run("analyze", tmp_path / "study", "--out", tmp_path / "out").output
+    answer = run("analyze", tmp_path / "study", "--out", tmp_path / "again", "--json").json[0]["measurements"]
+    both = answer["both"]
+    assert 0 < both["consolidation_ml"] < both["lesion_ml"]
+    assert both["consolidation_fraction"] == pytest.approx(both["consolidation_ml"] / both["volume_ml"], rel=0.01)
+    assert both["lesion_ml"] == pytest.approx(answer["right"]["lesion_ml"] + answer["left"]["lesion_ml"], abs=0.2)
+    assert answer["operating_point"]["probability_high"] == 0.75
+    assert answer["consolidation_from_hu"] is None
+    extent = f"{both['consolidation_ml']:.0f} ml ({both['consolidation_fraction']:.1%})"
+    assert f"both lungs: ground glass {both['ground_glass_ml']:.0f} ml" in words
+    assert f"consolidation {extent}" in words
+    if probability is None:
+        assert "P(COVID-19): not provided by this method" in words
+        assert TRUST not in words
+    else:
+        assert f"P(COVID-19): 0.88\n  how far it can be trusted: {TRUST}" in words
+    lesions = pydicom.dcmread(tmp_path / "out" / "lesions.dcm", stop_before_pixels=True)
+    assert [segment.SegmentLabel.split(": ")[1] for segment in lesions.SegmentSequence] == [
+        "ground glass opacity",
+        "consolidation",
+    ]
 
 
 def test_the_program_runs_as_a_module_and_a_reader_that_goes_away_is_no_error(filled: Path) -> None:

@@ -178,3 +178,16 @@ def test_a_port_in_use_ends_the_node_with_status_3_and_names_the_port(tmp_path: 
     assert "Address already in use" in line
     assert "Traceback" not in done.stderr
     assert configured.children() == {}
+
+
+def test_a_threshold_against_the_model_card_ends_the_node_with_status_2_and_names_the_key(tmp_path: Path) -> None:
+    configured = Node(tmp_path)
+    configured.config.write_text(f"{configured.config.read_text()}\n[worklist]\nfraction_high = 0.1\n")
+    done = serve(configured.config)
+    assert done.returncode == node.MISCONFIGURED
+    (line,) = [
+        line for line in done.stderr.splitlines() if "the configuration cannot be used" in line and "why=" in line
+    ]
+    assert "worklist.fraction_high: found 0.1; allowed: 0.25 or more" in line
+    assert "Traceback" not in done.stderr
+    assert configured.children() == {}

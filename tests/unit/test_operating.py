@@ -28,9 +28,16 @@ def test_without_a_word_in_the_configuration_the_card_holds() -> None:
 
 def test_each_configured_number_goes_before_the_cards_and_leaves_the_others() -> None:
     for name in operating.THRESHOLDS:
-        assert operating.resolved(CARD, worklist=WorklistSection(**{name: 0.5})) == replace(CARD, **{name: 0.5})
+        found = operating.resolved(CARD, worklist=WorklistSection(**{name: 0.5}))
+        assert found == replace(CARD, **{name: 0.5}, source=f"measured; from the configuration: {name}")
     cuts = (0.1, 0.2, 0.3)
-    assert operating.resolved(CARD, analysis=AnalysisSection(grades_up_to=cuts)) == replace(CARD, grades_up_to=cuts)
+    rules = WorklistSection(fraction_high=0.5)
+    assert operating.resolved(CARD, analysis=AnalysisSection(grades_up_to=cuts), worklist=rules) == replace(
+        CARD,
+        grades_up_to=cuts,
+        fraction_high=0.5,
+        source="measured; from the configuration: fraction_high, grades_up_to",
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from tests import builders
-from tests.unit.results_cases import MODEL, build, content, errors_of, judge, run, written
+from tests.unit.results_cases import MODEL, build, by_class, content, errors_of, judge, run, written
 from triage_node import results
-from triage_node.study import NotAnalysed, PassedOver, Reason
+from triage_node.config import AnalysisSection, WorklistSection
+from triage_node.severity import assess
+from triage_node.study import NotAnalysed, OperatingPoint, PassedOver, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +102,102 @@ def test_a_probability_is_a_certainty_in_percent_of_suspected_covid(tmp_path: Pa
     assert study["Certainty of Finding"] == "12.5 %"
     assert study["Finding"] == "Suspected disease caused by SARS-CoV-2"
     assert "Probability of COVID-19" not in study
+
+
+NETWORKS = replace(
+    MODEL,
+    name="multitask",
+    parameters=(("Lesion threshold", "0.35"), ("Probability", "sigmoid(1.2 * logit)")),
+    operating_point=OperatingPoint(probability_high=0.625, probability_medium=0.25, source="validation patients"),
+    trust="Learnt from few patients: it ranks, it is no proof.",
+)
+
+
+def _parameters(group: Dataset) -> list[str]:
+    """Algorithm Parameters (111002, DCM) of a group itself, not of its measurements."""
+    items = [item for item in group.ContentSequence if item.get("ConceptNameCodeSequence")]
+    coded = [(item, item.ConceptNameCodeSequence[0]) for item in items]
+    return [str(item.TextValue) for item, code in coded if (code.CodeValue, code.CodingSchemeDesignator) == PARAMETERS]
+
+
+PARAMETERS = ("111002", "DCM")
+
+
+def test_thresholds_and_the_models_parameters_are_algorithm_parameters_of_every_group(tmp_path: Path) -> None:
+    case = by_class(tmp_path, model=NETWORKS, covid_probability=0.7)
+    groups = _groups(case.objects()["report"].dataset)
+    assert len(groups) == 3
+    for group in groups:
+        assert _parameters(group) == [
+            f"sha256 of weights or parameters: {MODEL.digest}",
+            "Lesion threshold: 0.35",
+            "Probability: sigmoid(1.2 * logit)",
+            "Probability threshold HIGH: 0.625",
+            "Probability threshold MEDIUM: 0.25",
+            "Affected fraction threshold HIGH: 0.5",
+            "Affected fraction threshold MEDIUM: 0.25",
+            "Severity cut-offs of CT-1, CT-2, CT-3: 0.25, 0.5, 0.75",
+            "Source of thresholds and cut-offs: validation patients",
+            "Consolidation: told apart by the method",
+        ]
+
+
+def test_parameters_are_those_that_were_used_not_those_of_the_card(tmp_path: Path) -> None:
+    case = build(tmp_path)
+    settings = AnalysisSection(consolidation_hu=300, grades_up_to=(0.01, 0.02, 0.125))
+    rules = WorklistSection(fraction_high=0.75)
+    case = replace(case, assessment=assess(case.volume, case.findings, generation=1, settings=settings, rules=rules))
+    report = case.objects()["report"].dataset
+    found = _parameters(_groups(report)[0])
+    assert {
+        "Affected fraction threshold HIGH: 0.75",
+        "Severity cut-offs of CT-1, CT-2, CT-3: 0.01, 0.02, 0.125",
+        "Consolidation: lesion from 300 HU on",
+    } <= set(found)
+    assert any(entry.endswith("from the configuration: fraction_high, grades_up_to") for entry in found)
+    assert not any(entry.startswith("Probability") for entry in found)
+    grade = dict(content(report))["CT grade (CT-0 to CT-4)"]
+    assert grade == f"{case.assessment.ct_grade}: over 12.5 % of the worse lung"
+
+
+def test_volumes_and_extents_of_both_classes_are_told_for_each_lung_and_for_both(tmp_path: Path) -> None:
+    case = by_class(tmp_path)
+    study, right, left = (dict(content(group)) for group in _groups(case.objects()["report"].dataset))
+    assessment = case.assessment
+    assert 0 < assessment.consolidation_ml < assessment.lesion_ml
+
+    def number(group: dict[str, str], name: str, unit: str) -> float:
+        value, found = group[name].split()
+        assert found == unit
+        return float(value)
+
+    for group, lung in ((right, assessment.right), (left, assessment.left)):
+        assert lung is not None
+        assert number(group, "Ground glass volume", "mL") == pytest.approx(lung.ground_glass_ml, abs=1e-3)
+        assert number(group, "Consolidation volume", "mL") == pytest.approx(lung.consolidation_ml, abs=1e-3)
+        extents = [number(group, name, "%") for name in ("Ground glass extent", "Consolidation extent")]
+        wanted = (100 * lung.ground_glass_fraction, 100 * lung.consolidation_fraction)
+        assert extents == pytest.approx(wanted, abs=1e-3)
+        assert sum(extents) == pytest.approx(number(group, "Affected fraction of lung", "%"), abs=2e-3)
+    assert number(study, "Consolidation volume", "mL") == pytest.approx(assessment.consolidation_ml, abs=1e-3)
+    extent = 100 * assessment.consolidation_ml / assessment.volume_ml
+    assert number(study, "Consolidation extent", "%") == pytest.approx(extent, abs=1e-3)
+
+
+def test_beside_a_probability_stands_how_far_it_can_be_trusted(tmp_path: Path) -> None:
+    words = ("Comment", f"How far the probability of COVID-19 can be trusted: {NETWORKS.trust}")
+    report = by_class(tmp_path / "a", model=NETWORKS, covid_probability=0.7).objects()["report"].dataset
+    assert words in content(_groups(report)[0])
+    without = by_class(tmp_path / "b", model=NETWORKS).objects()["report"].dataset
+    assert not any("trusted" in value for _, value in content(without))
+
+
+def test_dciodvfy_finds_no_error_in_the_objects_of_a_method_with_classes_and_a_probability(tmp_path: Path) -> None:
+    case = by_class(tmp_path / "source", model=NETWORKS, covid_probability=0.7)
+    paths = written(case, tmp_path / "made")
+    assert set(paths) == {"lesions", "lungs", "report", "overview"}
+    for path in paths.values():
+        assert errors_of(path) == []
 
 
 def test_without_a_lesion_the_report_says_zero_and_in_words(tmp_path: Path) -> None:
@@ -199,11 +297,16 @@ def test_a_report_needs_an_instance(tmp_path: Path) -> None:
 
 
 @pytest.mark.peers
-def test_dsrdump_reads_both_kinds_of_report(tmp_path: Path) -> None:
+def test_dsrdump_reads_every_kind_of_report(tmp_path: Path) -> None:
     case = build(tmp_path / "source")
-    paths = [written(case, tmp_path / "made")["report"], tmp_path / "refused.dcm"]
+    networks = by_class(tmp_path / "networks", model=NETWORKS, covid_probability=0.7)
+    paths = [
+        written(case, tmp_path / "made")["report"],
+        tmp_path / "refused.dcm",
+        written(networks, tmp_path / "judged by networks")["report"],
+    ]
     results.write(_refused(case), paths[1])
-    for path, words in zip(paths, ("Lesion volume", "Reason not analysed"), strict=True):
+    for path, words in zip(paths, ("Lesion volume", "Reason not analysed", "Lesion threshold: 0.35"), strict=True):
         read = run("dsrdump", str(path), package="dcmtk")
         assert read.returncode == 0, read.stderr
         assert words in read.stdout
@@ -213,7 +316,7 @@ def test_dsrdump_reads_both_kinds_of_report(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["head first supine", "enhanced"])
 def test_tid1500reader_of_dcmqi_reads_every_measurement(name: str, tmp_path: Path) -> None:
-    case = build(tmp_path / "source", name)
+    case = by_class(tmp_path / "source", name, model=NETWORKS, covid_probability=0.7)
     path = written(case, tmp_path / "made")["report"]
     meta = tmp_path / "meta.json"
     read = run("tid1500reader", "--inputDICOM", str(path), "--outputMetadata", str(meta), package="dcmqi")
@@ -224,3 +327,6 @@ def test_tid1500reader_of_dcmqi_reads_every_measurement(name: str, tmp_path: Pat
         items = {item["quantity"]["CodeMeaning"]: float(item["value"]) for item in group["measurementItems"]}
         assert items["Volume"] == pytest.approx(lung.volume_ml, abs=1e-3)
         assert items["Affected fraction of lung"] == pytest.approx(100 * lung.affected_fraction, abs=1e-3)
+        assert items["Consolidation extent"] == pytest.approx(100 * lung.consolidation_fraction, abs=1e-3)
+    study = {item["quantity"]["CodeMeaning"]: float(item["value"]) for item in groups[0]["measurementItems"]}
+    assert study["Certainty of Finding"] == pytest.approx(70.0)

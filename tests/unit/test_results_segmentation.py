@@ -12,7 +12,7 @@ import SimpleITK
 
 from tests import builders
 from tests.unit import results_cases
-from tests.unit.results_cases import MULTI_FRAME, SHEARED, SINGLE_FRAME, build, judge, run
+from tests.unit.results_cases import MULTI_FRAME, SHEARED, SINGLE_FRAME, build, by_class, judge, run
 from triage_node.study import LEFT_LUNG, RIGHT_LUNG
 
 if TYPE_CHECKING:
@@ -154,6 +154,47 @@ def test_without_a_lesion_there_is_no_lesion_object(tmp_path: Path) -> None:
     case = judge(built)
     healthy = judge(built, lesions=np.zeros_like(case.findings.lesions))
     assert set(healthy.objects()) == {"lungs", "report", "overview"}
+
+
+@pytest.mark.parametrize("name", ["head first supine", "feet first supine", "enhanced"])
+def test_classes_of_lesion_are_two_segments_that_share_no_voxel_and_are_the_whole_lesion(
+    name: str, tmp_path: Path
+) -> None:
+    case = by_class(tmp_path / "source", name)
+    consolidation = case.findings.consolidation
+    assert consolidation is not None
+    found = _read_by_dcmqi(_files(case, tmp_path)["lesions"], tmp_path / "lesions")
+    assert list(found) == ["Lung lesion: ground glass opacity", "Lung lesion: consolidation"]
+    ground, dense = (_places(image) for image in found.values())
+    assert dense == _points(case, case.findings.lesions & consolidation)
+    assert ground == _points(case, case.findings.lesions & ~consolidation)
+    assert ground | dense == _points(case, case.findings.lesions)
+    assert not ground & dense
+    assert min(len(ground), len(dense)) > 10
+
+
+def test_the_segments_of_both_classes_have_their_codes_and_colours(tmp_path: Path) -> None:
+    dataset = by_class(tmp_path).segmented()["lesions"]
+    coded = [segment.SegmentedPropertyTypeCodeSequence[0] for segment in dataset.SegmentSequence]
+    assert [(code.CodeValue, code.CodingSchemeDesignator) for code in coded] == [("112120", "DCM"), ("95436008", "SCT")]
+    assert [segment.SegmentNumber for segment in dataset.SegmentSequence] == [1, 2]
+    assert len({tuple(segment.RecommendedDisplayCIELabValue) for segment in dataset.SegmentSequence}) == 2
+    assert len({segment.TrackingUID for segment in dataset.SegmentSequence}) == 2
+    (single,) = build(tmp_path / "b").segmented()["lesions"].SegmentSequence
+    assert single.SegmentLabel == "Lung lesion"
+
+
+@pytest.mark.parametrize(("everywhere", "label"), [(True, "consolidation"), (False, "ground glass opacity")])
+def test_a_class_without_a_voxel_has_no_segment(everywhere: bool, label: str, tmp_path: Path) -> None:
+    mask = np.full(build(tmp_path / "a").findings.lesions.shape, everywhere)
+    dataset = by_class(tmp_path, consolidation=mask).segmented()["lesions"]
+    (segment,) = dataset.SegmentSequence
+    assert (segment.SegmentNumber, segment.SegmentLabel) == (1, f"Lung lesion: {label}")
+
+
+def test_without_a_lesion_there_is_no_object_of_classes_either(tmp_path: Path) -> None:
+    none = np.zeros_like(build(tmp_path / "a").findings.lesions)
+    assert set(by_class(tmp_path, lesions=none).segmented()) == {"lungs"}
 
 
 def test_a_lesion_in_a_single_slice_is_one_frame(tmp_path: Path) -> None:

@@ -142,8 +142,10 @@ def test_a_judged_study_shows_measurements_evidence_ledger_and_history(journal: 
     words = " ".join(" ".join(rendered(terminal.study(report), width)).split())
     for expected in (
         f"study instance uid {ROOT}.02",
-        "right lung 2500 ml 1850 ml 1388 ml 462 ml 74.0%",
-        "left lung 2500 ml 650 ml 488 ml 162 ml 26.0%",
+        "right lung 2500 ml 1850 ml 1388 ml, 55.5% 462 ml, 18.5% 74.0%",
+        "left lung 2500 ml 650 ml 488 ml, 19.5% 162 ml, 6.5% 26.0%",
+        "both lungs 5000 ml 2500 ml 1875 ml, 37.5% 625 ml, 12.5% 50.0%",
+        "HIGH and MEDIUM from P(COVID-19) 0.5, 0.2; affected fraction 0.5, 0.25; CT-1, CT-2 and CT-3 up to 0.25, 0.5,",
         "grade CT-2 (worse lung 74.0%)",
         "P(COVID-19) 0.42",
         "method threshold 1, generation 1",
@@ -153,6 +155,25 @@ def test_a_judged_study_shows_measurements_evidence_ledger_and_history(journal: 
         "NOT FOR DIAGNOSTIC USE",
     ):
         assert expected in words
+
+
+def test_a_probability_stands_beside_how_far_it_can_be_trusted(journal: Journal) -> None:
+    fill(journal, 1)
+    report = worklist.study_report(journal, f"{ROOT}.00")
+    assert report is not None
+    measured = report["measurements"]
+    assert isinstance(measured, dict)
+    model = {**measured["model"], "trust": "Learnt from few patients.", "parameters": [["Lesion threshold", "0.3"]]}
+
+    def words(**changes: object) -> str:
+        shown = {**report, "measurements": {**measured, "model": model, **changes}}
+        return " ".join(" ".join(rendered(terminal.study(shown), 120)).split())
+
+    assert "P(COVID-19) 0.42 how far it can be trusted: Learnt from few patients." in words()
+    assert "Lesion threshold: 0.3" in words()
+    assert "consolidation: lesion from" not in words()
+    assert "consolidation: lesion from -200 HU on" in words(consolidation_from_hu=-200)
+    assert "trusted" not in words(covid_probability=None)
 
 
 def test_a_study_that_was_not_analysed_says_why(journal: Journal) -> None:

@@ -113,7 +113,7 @@ def test_the_list_uses_the_card_of_the_model_that_judged_and_keeps_it(journal: J
         version="2",
         digest="1" * 64,
         operating_point=OperatingPoint(probability_high=0.9, probability_medium=0.55, source="measured"),
-        parameters=(("lesion threshold", "0.3"),),
+        parameters=(("Lesion threshold", "0.3"),),
         trust="Learnt from few patients.",
     )
     answer = replace(answer, assessment=replace(answer.assessment, model=model))
@@ -126,7 +126,7 @@ def test_the_list_uses_the_card_of_the_model_that_judged_and_keeps_it(journal: J
     measured = report["measurements"]
     assert isinstance(measured, dict)
     assert measured["trust"] == "Learnt from few patients."
-    assert measured["model"]["parameters"] == (("lesion threshold", "0.3"),)
+    assert measured["model"]["parameters"] == (("Lesion threshold", "0.3"),)
     assert measured["model"]["operating_point"]["source"] == "measured"
 
 

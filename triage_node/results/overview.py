@@ -318,7 +318,8 @@ def _remarks(pen: _Pen, assessment: Assessment) -> None:
     pen.text(left, y, "warnings" if warnings else "no warnings", 22, CAUTION if warnings else QUIET)
     pen.draw.line((left, top + 32, SIZE - 20, top + 32), fill=LINE, width=2)
     y += 44
-    sentences = warnings or (assessment.model.describes,)
+    trust = () if assessment.covid_probability is None else (assessment.model.trust,)
+    sentences = tuple(words for words in (*(warnings or (assessment.model.describes,)), *trust) if words)
     for index, words in enumerate(sentences):
         lines = pen.lines(_sentence(words), 18, width)
         last = index == len(sentences) - 1

@@ -9,7 +9,6 @@ import uuid
 from typing import TYPE_CHECKING
 
 from highdicom.sr import (
-    AlgorithmIdentification,
     CodeContentItem,
     CodedConcept,
     Comprehensive3DSR,
@@ -41,12 +40,13 @@ from pydicom.uid import UID
 
 from triage_node import codes
 from triage_node.conformance import COMPREHENSIVE_3D_SR_STORAGE, CT_SOP_CLASSES, SEGMENTATION_STORAGE
-from triage_node.results import envelope, segmentation
+from triage_node.results import algorithm, envelope, segmentation
 from triage_node.study import NOT_FOR_DIAGNOSTIC_USE, Laterality
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from highdicom.sr import AlgorithmIdentification
     from pydicom.sr.coding import Code
 
     from triage_node.results.source import Source
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 Group = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
 
 NO_PROBABILITY = "Probability of COVID-19 is not provided by this method: neither low nor zero."
+TRUST = "How far the probability of COVID-19 can be trusted"
 NO_LESION = "No lesion voxel was found inside the lungs: there is no lesion segmentation."
 
 
@@ -76,11 +77,13 @@ def judged(
     """The report of a judged study; `segmentations` are the finished objects that it refers to."""
     numbers = segmentation.lung_numbers(findings)
     groups = [
-        _lung_group(lung, assessment.model, source, identity, numbers[segmentation.label_of(lung.laterality)])
+        _lung_group(lung, assessment, source, identity, numbers[segmentation.label_of(lung.laterality)])
         for lung in assessment.lungs
     ]
+    trust = assessment.model.trust
     comments = [
         *(() if assessment.covid_probability is not None else (NO_PROBABILITY,)),
+        *((f"{TRUST}: {trust}",) if trust and assessment.covid_probability is not None else ()),
         *(() if bool(findings.lesions.any()) else (NO_LESION,)),
         *(f"The {side} lung was not found." for side in _missing(assessment)),
         *(f"Warning: {words}" for words in assessment.warnings),
@@ -100,7 +103,7 @@ def not_analysed(
     """The report of a study that was not analysed: why, in codes and words, for the study and for each series."""
     study = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking("Study", "study", identity),
-        algorithm_id=_algorithm(model),
+        algorithm_id=algorithm.identification(model, model.parameters),
         finding_sites=[FindingSite(codes.LUNG, laterality=codes.BILATERAL)],
         qualitative_evaluations=_refused(refusal),
     )
@@ -144,10 +147,10 @@ def _standing(identity: ResultIdentity) -> list[str]:
 
 
 def _lung_group(
-    lung: LungMeasurement, model: Model, source: Source, identity: ResultIdentity, segment_number: int
+    lung: LungMeasurement, assessment: Assessment, source: Source, identity: ResultIdentity, segment_number: int
 ) -> Group:
     name = f"{lung.laterality.capitalize()} lung"
-    algorithm = _algorithm(model)
+    by = algorithm.identification(assessment.model)
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(name, f"{lung.laterality} lung", identity),
         referenced_segment=ReferencedSegment(
@@ -159,36 +162,31 @@ def _lung_group(
         finding_category=codes.ANATOMICAL_STRUCTURE,
         finding_type=codes.LUNG,
         finding_sites=[FindingSite(codes.LUNG, laterality=codes.LATERALITY[lung.laterality])],
+        algorithm_id=algorithm.identification(assessment.model, algorithm.parameters(assessment)),
         measurements=[
-            _number(codes.VOLUME, lung.volume_ml, codes.MILLILITRE, algorithm),
-            _number(codes.LESION_VOLUME, lung.lesion_ml, codes.MILLILITRE, algorithm),
-            _number(codes.GROUND_GLASS_VOLUME, lung.ground_glass_ml, codes.MILLILITRE, algorithm),
-            _number(codes.CONSOLIDATION_VOLUME, lung.consolidation_ml, codes.MILLILITRE, algorithm),
-            _number(codes.AFFECTED_FRACTION, 100 * lung.affected_fraction, codes.PERCENT, algorithm),
+            *_volumes(lung, by),
+            _percent(codes.AFFECTED_FRACTION, lung.affected_fraction, by),
+            _percent(codes.GROUND_GLASS_EXTENT, lung.ground_glass_fraction, by),
+            _percent(codes.CONSOLIDATION_EXTENT, lung.consolidation_fraction, by),
         ],
     )
 
 
 def _study_group(assessment: Assessment, identity: ResultIdentity) -> Group:
-    algorithm = _algorithm(assessment.model)
-    lungs = assessment.lungs
-    volumes_ml = (
-        (codes.VOLUME, sum(lung.volume_ml for lung in lungs)),
-        (codes.LESION_VOLUME, sum(lung.lesion_ml for lung in lungs)),
-        (codes.GROUND_GLASS_VOLUME, sum(lung.ground_glass_ml for lung in lungs)),
-        (codes.CONSOLIDATION_VOLUME, sum(lung.consolidation_ml for lung in lungs)),
-    )
+    by = algorithm.identification(assessment.model)
     measurements = [
-        _number(codes.AFFECTED_FRACTION_WORSE, 100 * assessment.affected_fraction, codes.PERCENT, algorithm),
-        _number(codes.AFFECTED_FRACTION_BOTH, 100 * assessment.affected_fraction_both, codes.PERCENT, algorithm),
-        *(_number(name, value, codes.MILLILITRE, algorithm) for name, value in volumes_ml),
+        _percent(codes.AFFECTED_FRACTION_WORSE, assessment.affected_fraction, by),
+        _percent(codes.AFFECTED_FRACTION_BOTH, assessment.affected_fraction_both, by),
+        *_volumes(assessment, by),
+        _percent(codes.GROUND_GLASS_EXTENT, assessment.ground_glass_fraction_both, by),
+        _percent(codes.CONSOLIDATION_EXTENT, assessment.consolidation_fraction_both, by),
     ]
     if assessment.consolidation_share is not None:
-        share = 100 * assessment.consolidation_share
-        measurements.append(_number(codes.CONSOLIDATION_SHARE, share, codes.PERCENT, algorithm))
+        measurements.append(_percent(codes.CONSOLIDATION_SHARE, assessment.consolidation_share, by))
+    grade = codes.ct_grade(assessment.ct_grade, assessment.operating_point.grades_up_to)
     evaluations = [
         QualitativeEvaluation(codes.SUMMARY_OF_ANALYSES, codes.SUCCEEDED),
-        QualitativeEvaluation(codes.CT_GRADE_SCALE, codes.CT_GRADES[assessment.ct_grade]),
+        QualitativeEvaluation(codes.CT_GRADE_SCALE, grade),
         QualitativeEvaluation(codes.CT_SS_SCALE, codes.CT_SS[assessment.ct_ss]),
         QualitativeEvaluation(codes.SEVERITY, codes.SEVERITIES[assessment.ct_grade]),
     ]
@@ -198,15 +196,32 @@ def _study_group(assessment: Assessment, identity: ResultIdentity) -> Group:
         evaluations.append(QualitativeEvaluation(codes.PROBABILITY_OF_COVID_19, codes.NOT_PROVIDED))
     else:
         finding = codes.SUSPECTED_COVID_19
-        percent = 100 * assessment.covid_probability
-        measurements.insert(0, _number(codes.CERTAINTY_OF_FINDING, percent, codes.PERCENT, algorithm))
+        measurements.insert(0, _percent(codes.CERTAINTY_OF_FINDING, assessment.covid_probability, by))
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking("Study", "study", identity),
         finding_type=finding,
         finding_sites=[FindingSite(codes.LUNG, laterality=codes.BILATERAL)],
+        algorithm_id=algorithm.identification(assessment.model, algorithm.parameters(assessment)),
         measurements=measurements,
         qualitative_evaluations=evaluations,
     )
+
+
+def _volumes(measured: LungMeasurement | Assessment, by: AlgorithmIdentification) -> list[Measurement]:
+    """Volumes of one lung or of both."""
+    return [
+        _number(name, value, codes.MILLILITRE, by)
+        for name, value in (
+            (codes.VOLUME, measured.volume_ml),
+            (codes.LESION_VOLUME, measured.lesion_ml),
+            (codes.GROUND_GLASS_VOLUME, measured.ground_glass_ml),
+            (codes.CONSOLIDATION_VOLUME, measured.consolidation_ml),
+        )
+    ]
+
+
+def _percent(name: Code, fraction: float, by: AlgorithmIdentification) -> Measurement:
+    return _number(name, 100 * fraction, codes.PERCENT, by)
 
 
 def _refused(refusal: NotAnalysed) -> list[QualitativeEvaluation]:
@@ -220,19 +235,9 @@ def _tracking(name: str, what: str, identity: ResultIdentity) -> TrackingIdentif
     return TrackingIdentifier(uid=UID(segmentation.tracking_uid(identity, what)), identifier=name)
 
 
-def _algorithm(model: Model) -> AlgorithmIdentification:
-    return AlgorithmIdentification(
-        name=model.name,
-        version=model.version,
-        parameters=[f"sha256 of weights or parameters: {model.digest}"],
-        family=codes.algorithm_family(model.name),
-        manufacturer=envelope.MANUFACTURER,
-    )
-
-
-def _number(name: Code, value: float, unit: Code, algorithm: AlgorithmIdentification) -> Measurement:
+def _number(name: Code, value: float, unit: Code, by: AlgorithmIdentification) -> Measurement:
     # OHIF's reader of TID 1500 needs a number to have children, so each one names its algorithm
-    return Measurement(name=name, value=round(value, 3), unit=unit, algorithm_id=algorithm)
+    return Measurement(name=name, value=round(value, 3), unit=unit, algorithm_id=by)
 
 
 def _text(name: Code, words: str) -> TextContentItem:

@@ -57,6 +57,28 @@ LESION = Segment(
     color=(58.0, 62.0, 48.0),  # warm red
     tracking="lesions",
 )
+# Where the method tells them apart: two segments that do not overlap, since several viewers cannot show such that do
+# and since more frames would be too many for others. All segments of the lesion object together are the whole lesion.
+LESION_CLASSES = (
+    Segment(
+        value=1,
+        label="Lung lesion: ground glass opacity",
+        category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+        type=codes.GROUND_GLASS_OPACITY,
+        modifier=None,
+        color=(76.0, 18.0, 68.0),  # amber
+        tracking="ground glass",
+    ),
+    Segment(
+        value=2,
+        label="Lung lesion: consolidation",
+        category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+        type=codes.LUNG_CONSOLIDATION,
+        modifier=None,
+        color=(58.0, 62.0, 48.0),  # warm red
+        tracking="consolidation",
+    ),
+)
 LUNGS = (
     Segment(
         value=RIGHT_LUNG,
@@ -80,8 +102,16 @@ LUNGS = (
 
 
 def lesions(volume: Volume, findings: Findings, source: Source, identity: ResultIdentity) -> Dataset | None:
-    """The lesion object; None without a lesion voxel, since a segmentation needs at least one frame."""
-    return _encode("lesions", findings.lesions.view(np.uint8), (LESION,), volume, findings.model, source, identity)
+    """The lesion object: one segment, or one for each class that the method found; their union is the whole lesion.
+
+    None without a lesion voxel, since a segmentation needs at least one frame.
+    """
+    labels: npt.NDArray[np.uint8] = findings.lesions.view(np.uint8)
+    segments: tuple[Segment, ...] = (LESION,)
+    if findings.consolidation is not None:
+        labels = labels + (findings.lesions & findings.consolidation)
+        segments = tuple(segment for segment in LESION_CLASSES if bool((labels == segment.value).any()))
+    return _encode("lesions", labels, segments, volume, findings.model, source, identity)
 
 
 def lungs(volume: Volume, findings: Findings, source: Source, identity: ResultIdentity) -> Dataset | None:

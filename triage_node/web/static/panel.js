@@ -98,29 +98,37 @@ export function overviewImage(study) {
   return image;
 }
 
-/** The numbers of a judged study; `measured` adds volumes once they have come, `parts` those of the lesion's parts. */
+/**
+ * The numbers of a judged study; `measured` adds volumes and what is said of the probability once they have come,
+ * `parts` volumes and extents of the lesion's parts, for both lungs together, too.
+ */
 export function numbers(study, measured, { parts = false } = {}) {
-  const sides = [["right", study.affected_fraction_right], ["left", study.affected_fraction_left]];
-  const cell = (side, key) => el("td", {}, measured?.[side] ? ml(measured[side][key]) : "–");
-  const row = (words, ...cells) => el("tr", {}, el("th", { scope: "row" }, words), ...cells);
+  const sides = [["right", "right lung"], ["left", "left lung"], ...(parts ? [["both", "both lungs"]] : [])];
+  const affected = {
+    right: study.affected_fraction_right, left: study.affected_fraction_left, both: measured?.affected_fraction_both ?? null,
+  };
+  const cells = (words) => sides.map(([side]) => el("td", {}, measured?.[side] ? words(measured[side]) : "–"));
+  const row = (words, ...found) => el("tr", {}, el("th", { scope: "row" }, words), ...found);
+  const part = (words, name) => row(words, ...cells((lung) => `${ml(lung[`${name}_ml`])} · ${percent(lung[`${name}_fraction`])}`));
   const [ground, consolidation] = mixWords(study);
   return el("div", { class: "numbers" },
-    el("table", {},
-      el("thead", {}, el("tr", {}, el("td"), ...sides.map(([side]) => el("th", { scope: "col" }, `${side} lung`)))),
+    el("table", { class: parts ? "parts" : null },
+      el("thead", {}, el("tr", {}, el("td"), ...sides.map(([, words]) => el("th", { scope: "col" }, words)))),
       el("tbody", {},
-        row("affected", ...sides.map(([, fraction]) => el("td", { class: "large" }, fraction === null ? "not found" : percent(fraction)))),
-        row("lesion", ...sides.map(([side]) => cell(side, "lesion_ml"))),
-        ...(parts ? [["ground glass", "ground_glass_ml"], ["consolidation", "consolidation_ml"]] : []).map(
-          ([words, key]) => row(words, ...sides.map(([side]) => cell(side, key)))),
-        row("lung", ...sides.map(([side]) => cell(side, "volume_ml"))),
+        row("affected", ...sides.map(([side]) => el("td", { class: "large" }, affected[side] === null ? "not found" : percent(affected[side])))),
+        row("lesion", ...cells((lung) => ml(lung.lesion_ml))),
+        ...(parts ? [part("ground glass", "ground_glass"), part("consolidation", "consolidation")] : []),
+        row("lung", ...cells((lung) => ml(lung.volume_ml))),
       )),
     el("dl", {},
       el("div", {}, el("dt", {}, "CT grade"), el("dd", {}, study.ct_grade)),
       el("div", {}, el("dt", {}, "CT-SS"), el("dd", {}, `${study.ct_ss} of 5`)),
       el("div", {}, el("dt", {}, "lesion"), el("dd", {}, [ground, consolidation].filter(Boolean).join(", "))),
-      el("div", {}, el("dt", {}, "P(COVID-19)"), el("dd", { class: study.covid_probability === null ? "none" : null }, probabilityWords(study))),
       el("div", {}, el("dt", {}, "method"), el("dd", {}, study.method ?? "–")),
-    ));
+      el("div", {}, el("dt", {}, "P(COVID-19)"), el("dd", { class: study.covid_probability === null ? "none" : null }, probabilityWords(study))),
+    ),
+    study.covid_probability !== null && measured?.trust
+      ? el("p", { class: "sub trust" }, `How far P(COVID-19) can be trusted: ${measured.trust}`) : "");
 }
 
 export function warnings(sentences) {

@@ -96,6 +96,7 @@ export class StudyPage {
       ...warnings(measurements.warnings),
       numbers(about, measurements, { parts: true }),
       el("p", { class: "sub" }, `${model.name} ${model.version}${model.describes ? `: ${model.describes}` : ""}`),
+      el("p", { class: "sub parameters" }, parameterWords(measurements)),
     ];
   }
 
@@ -129,6 +130,16 @@ export class StudyPage {
       method: found?.model.name ?? null,
     };
   }
+}
+
+/** By which numbers the study was judged; those of its place are among the reasons for it. */
+function parameterWords({ operating_point: point, consolidation_from_hu: split, model }) {
+  return [
+    `CT-1, CT-2 and CT-3 up to ${point.grades_up_to.map((cut) => `${+(100 * cut).toPrecision(3)}%`).join(", ")}`,
+    split === null ? null : `consolidation from ${split} HU on`,
+    ...model.parameters.map(([name, value]) => `${name}: ${value}`),
+    `thresholds: ${point.source}`,
+  ].filter(Boolean).join(" · ");
 }
 
 function table(headings, rows, nothing) {
