@@ -48,9 +48,13 @@ def filled(rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64], shap
     The corners are fractional pixel indices. Each edge toggles, in every pixel row it crosses, all pixels right of it;
     a row belongs to an edge from its upper end on to before its lower end, so that no corner counts twice.
     """
-    row0, row1, column0, column1 = rows, np.roll(rows, -1), columns, np.roll(columns, -1)
-    first = np.clip(np.ceil(np.minimum(row0, row1)), 0, shape[0]).astype(np.int64)
-    beyond = np.clip(np.ceil(np.maximum(row0, row1)), 0, shape[0]).astype(np.int64)
+    ends = np.stack([np.stack([rows, columns]), np.stack([np.roll(rows, -1), np.roll(columns, -1)])])  # [2, 2, edge]
+    # an edge is followed downwards, so that two polygons that share it round its crossings alike
+    upper = np.where(ends[0, 0] <= ends[1, 0], 0, 1)
+    (row0, column0), (row1, column1) = (
+        np.take_along_axis(ends, side[None, None, :], axis=0)[0] for side in (upper, 1 - upper)
+    )
+    first, beyond = (np.clip(np.ceil(row), 0, shape[0]).astype(np.int64) for row in (row0, row1))
     counts = beyond - first
     edges = np.repeat(np.arange(len(rows)), counts)
     crossed = np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edges]
