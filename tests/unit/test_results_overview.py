@@ -127,6 +127,13 @@ def test_a_missing_probability_looks_different_from_every_number(tmp_path: Path)
     assert (without != _shows(case, covid_probability=0.0)).any()
 
 
+def test_how_far_a_probability_can_be_trusted_is_drawn_where_there_is_one(tmp_path: Path) -> None:
+    case = build(tmp_path)
+    model = replace(case.assessment.model, trust="Learnt from few patients: it ranks studies, it is no proof.")
+    assert (_shows(case, covid_probability=0.5) != _shows(case, covid_probability=0.5, model=model)).any()
+    np.testing.assert_array_equal(_shows(case), _shows(case, model=model))
+
+
 @pytest.mark.parametrize(
     "change",
     [
