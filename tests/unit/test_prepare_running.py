@@ -297,3 +297,11 @@ def test_a_mosmed_folder_without_categories_is_said(tmp_path: Path) -> None:
     result = CliRunner().invoke(preparation.program(prepare_mosmed.studies), [str(tmp_path), str(tmp_path / "out")])
     assert result.exit_code == 2
     assert "expected the folders CT-0 .. CT-4" in result.stderr
+
+
+def test_the_readme_names_every_script_and_every_field_of_a_card() -> None:
+    text = (TOOLS.parent / "README.md").read_text(encoding="utf-8")
+    named = {path.stem for path in TOOLS.glob("prepare_*.py")}
+    assert named == {*(f"prepare_{name}" for name in PUBLIC), "prepare_dicom", "prepare_shared"}
+    assert [name for name in named if f"`tools/{name}.py " not in text] == []
+    assert [name for name in StudyCard.model_fields if f"`{name}`" not in text] == []
