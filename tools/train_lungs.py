@@ -22,8 +22,10 @@ from training.run import Lines, Run, RunError, Smoothed, device_of, progress
 
 from nets import slices, unet2d, weights
 from nets.unet2d import LungNetwork
+from nets.weights import WeightsError
 
-SHAPE = (168, 184)  # rows, columns of 2 mm that a step sees of a slice
+SHAPE = (200, 232)  # rows, columns of 2 mm that a step sees of a slice: a wide field of view with air in it
+AUGMENTATION = augmentation.Augmentation(rotation_deg=20.0, scale=(0.65, 1.25), shift_px=25.0)
 ARCHITECTURES = {"shipped": unet2d.LUNGS, "public": unet2d.PUBLIC_LUNGS}
 
 
@@ -37,6 +39,7 @@ def main(
     architecture: Annotated[
         str, typer.Option(help="'shipped' or 'public' (the paper's, 10.6 M parameters).")
     ] = "shipped",
+    start_from: Annotated[Path | None, typer.Option(help="Weights to begin with.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same first steps.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     half: Annotated[bool, typer.Option(help="bfloat16 where it costs nothing.")] = True,
@@ -55,6 +58,7 @@ def main(
             batch_size=batch_size,
             learning_rate=learning_rate,
             architecture=architecture,
+            start_from=start_from,
             seed=seed,
             device=device_of(device),
             half=half,
@@ -62,7 +66,7 @@ def main(
             save_every=save_every,
             validate_every=validate_every,
         )
-    except (RunError, LayoutError) as error:
+    except (RunError, LayoutError, WeightsError) as error:
         raise SystemExit(f"train_lungs: {error}") from error
 
 
@@ -74,6 +78,7 @@ def train(
     batch_size: int,
     learning_rate: float,
     architecture: str,
+    start_from: Path | None,
     seed: int,
     device: torch.device,
     half: bool,
@@ -85,6 +90,11 @@ def train(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     levels = ARCHITECTURES[architecture]
+    network = LungNetwork(levels)
+    if start_from is not None:
+        network, card = weights.load_lungs(start_from)
+        assert isinstance(card.architecture, weights.LungArchitecture)
+        levels = card.architecture.levels.levels()
     sources, held_out = read(data)
     shares = batches.shares_of(sources)
     settings = {
@@ -93,11 +103,12 @@ def train(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "architecture": architecture,
+        "start_from": str(start_from) if start_from else None,
         "seed": seed,
     }
     run = Run(
         folder=out,
-        network=LungNetwork(levels),
+        network=network,
         settings=settings,
         device=device,
         seed=seed,
@@ -112,13 +123,11 @@ def train(
         task = bar.add_task("lungs", total=steps, completed=run.step, losses="")
         while run.step < steps:
             run.network.train()
-            images, truth = batches.lung_batch(
-                sources, shares, batch_size, SHAPE, augmentation.Augmentation(rotation_deg=20.0), run.rng
-            )
+            images, truth = batches.lung_batch(sources, shares, batch_size, SHAPE, AUGMENTATION, run.rng)
             images = images.to(device, memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 logits = run.network(images)
-            loss = cross_entropy(logits.float(), truth.to(device))
+            loss = functional.binary_cross_entropy_with_logits(logits.float(), truth.to(device))
             run.descend(loss)
             shown.update(loss=loss.item())
             if run.step % validate_every == 0 or run.step == steps:
@@ -129,8 +138,8 @@ def train(
             text = f"{shown}  Dice {dice:.4f}"
             bar.update(task, completed=run.step, losses=text)
             lines.tell(run.step, steps, text)
-    network = run.average.module
-    dices = validate(network, held_out, device, half=False)
+    trained = run.average.module
+    dices = validate(trained, held_out, device, half=False)
     card = weights.Card(
         version="1",
         architecture=weights.LungArchitecture(levels=weights.LevelTable.of(levels)),
@@ -138,12 +147,12 @@ def train(
         licence=batches.licences(sources),
         split="by patient; the split of each study stands in its card in the training layout",
         training=f"tools/train_lungs.py --steps {steps} --batch-size {batch_size} --learning-rate {learning_rate} "
-        f"--architecture {architecture} --seed {seed}, on {device}",
+        f"--architecture {architecture} --start-from {start_from} --seed {seed}, on {device}",
         metrics={"validation_dice": dict(dices)},
         not_for=("diagnosis",),
         trust="measured on the validation patients above and nowhere else",
     )
-    path = weights.save(out, "lungs", network, card)
+    path = weights.save(out, "lungs", trained, card)
     print(json.dumps({"weights": str(path), "validation_dice": dices}, indent=1))
 
 
@@ -161,13 +170,6 @@ def read(data: Path) -> tuple[dict[str, list[TrainingStudy]], list[TrainingStudy
     if not sources:
         raise LayoutError(f"{data} holds no study with lungs in the split 'train'")
     return sources, held_out
-
-
-def cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy over the pixels whose truth is not NaN."""
-    known = ~torch.isnan(truth)
-    each = functional.binary_cross_entropy_with_logits(logits, torch.nan_to_num(truth), reduction="none")
-    return (each * known).sum() / known.sum().clamp(min=1)
 
 
 @torch.inference_mode()

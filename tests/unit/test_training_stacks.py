@@ -142,3 +142,21 @@ def test_single_slices_of_a_source_make_a_stack_in_the_middle_of_the_largest() -
     assert sorted(stack.valid.sum(axis=(1, 2)).tolist()) == [900, 1600, 2500]
     assert (stack.hounsfield[~stack.valid] == augmentation.AIR_HU).all()
     assert stack.covid is True
+
+
+def test_what_lies_outside_an_image_is_not_lung() -> None:
+    """Also where a crop ends inside a lung: the air beside a patient in a wide field of view is never one."""
+    cut = study(0, covid=True, lesion=True)
+    assert cut.lungs is not None
+    valid = np.zeros(cut.lungs.shape, dtype=np.bool_)
+    valid[:, :, :80] = True
+    small = training_cases.TrainingStudy(
+        name="cut", card=cut.card, hounsfield=cut.hounsfield, lungs=cut.lungs, lesions=None, valid=valid
+    )
+    images, truth = batches.lung_batch(
+        {"one": [small]}, {"one": 1.0}, 6, (140, 200), augmentation.NONE, np.random.default_rng(0)
+    )
+    assert images.shape == truth.shape == (6, 1, 140, 200)
+    assert set(truth.unique().tolist()) == {0.0, 1.0}
+    assert (truth[images == 0] == 0).float().mean() > 0.99  # filler at the window's lower end
+    assert truth.mean() > 0.05

@@ -73,7 +73,11 @@ def lung_batch(
     by: Augmentation,
     rng: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Slices and lungs of `size` studies: [N, 1, H, W] in 0..1 and [N, 1, H, W] 0, 1 or NaN."""
+    """Slices and lungs of `size` studies: [N, 1, H, W] in 0..1 and [N, 1, H, W] 0 or 1.
+
+    What lies outside the imaged part is air to the network and not lung: the air beside a patient who lies far from
+    the middle of a wide field of view must not be taken for one.
+    """
     images, truths = [], []
     for _ in range(size):
         study = _any_study(sources, weights, rng)
@@ -84,7 +88,7 @@ def lung_batch(
         there = _middle(study.lungs[z]) if study.lungs[z].any() else tuple(side / 2 for side in valid.shape)
         grid = augmentation.sampling_grid(valid.shape, (there[0], there[1]), shape, by, rng)
         images.append(_image(hounsfield[None], grid, by, rng))
-        truths.append(_truth(study.lungs[z][None], valid[None], grid))
+        truths.append((augmentation.warped(_floats(study.lungs[z][None] & valid[None]), grid, fill=0.0) >= 0.5).float())
     return torch.stack(images), torch.stack(truths)
 
 
@@ -297,9 +301,13 @@ def _image(
 
 def _truth(mask: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_], grid: torch.Tensor) -> torch.Tensor:
     """[D, H, W] 0, 1, or NaN where the truth is unknown."""
-    moved = augmentation.warped(torch.from_numpy(mask.astype(np.float32)), grid, fill=0.0)
-    known = augmentation.warped(torch.from_numpy(valid.astype(np.float32)), grid, fill=0.0)
+    moved = augmentation.warped(_floats(mask), grid, fill=0.0)
+    known = augmentation.warped(_floats(valid), grid, fill=0.0)
     return torch.where(known > 0.99, (moved >= 0.5).float(), torch.nan)
+
+
+def _floats(mask: npt.NDArray[np.bool_]) -> torch.Tensor:
+    return torch.from_numpy(mask.astype(np.float32))
 
 
 def _middle(mask: npt.NDArray[np.bool_]) -> tuple[float, float]:
