@@ -100,7 +100,7 @@ def _place(covered: Mask, groups: Dataset, shared: Dataset | None, places: Place
     z = places.slice_at(float(corner @ places.normal), "a frame of the segmentation")
     first = _indices(corner, z, places)
     last = _indices(corner + across * (covered.shape[1] - 1) + down * (covered.shape[0] - 1), z, places)
-    turned = covered[:: -1 if last[0] < first[0] else 1, :: -1 if False else 1]
+    turned = covered[:: -1 if last[0] < first[0] else 1, :: -1 if last[1] < first[1] else 1]
     low, high = np.minimum(first, last), np.maximum(first, last)
     span = np.array(covered.shape) - 1
     if np.abs(high - low - span).max() > OFF_PIXEL or np.abs(low - np.rint(low)).max() > OFF_PIXEL - 0.1:
