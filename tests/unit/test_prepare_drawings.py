@@ -332,6 +332,22 @@ def test_a_single_lung_is_refused(tmp_path: Path) -> None:
         drawings.drawn(on, [readers.segmentation(on, {"Left lung": blob()})])
 
 
+def test_an_object_that_lacks_what_it_must_have_is_said(tmp_path: Path) -> None:
+    on = read(tmp_path)
+    written = readers.segmentation(on, {"Lesion": blob(), "Lungs": blob(1)})
+    del written.PerFrameFunctionalGroupsSequence[3].SegmentIdentificationSequence[0].ReferencedSegmentNumber
+    with pytest.raises(Unusable, match=r"Segmentation Storage 2\.25\.\d+ cannot be read: .*ReferencedSegmentNumber"):
+        drawings.drawn(on, [written])
+    short = readers.segmentation(on, {"Lesion": blob()})
+    short.PixelData = short.PixelData[:10]
+    with pytest.raises(Unusable, match="cannot be read"):
+        drawings.drawn(on, [short])
+    contours = readers.structure_set(on, {"Lesion": readers.outlines(blob())})
+    del contours.StructureSetROISequence[0].ROIName
+    with pytest.raises(Unusable, match=r"RT Structure Set Storage .* cannot be read"):
+        drawings.drawn(on, [contours])
+
+
 # ---------------------------------------------------------------------- folders
 
 

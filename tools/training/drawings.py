@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 DRAWINGS = {SegmentationStorage, LABEL_MAP_SEGMENTATION, RTStructureSetStorage}
 
+# what pydicom and numpy raise for an object that lacks what it must have or whose pixels cannot be decoded
+MALFORMED = (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError, NotImplementedError)
+
 # SNOMED CT, and what it was called before
 LUNG_CODES = {"39607008", "T-28000"}
 RIGHT_CODES, RIGHT_MODIFIERS = {"3341006", "T-28100"}, {"24028007", "G-A100"}
@@ -124,10 +127,13 @@ def drawn(on: Volume, drawings: list[Dataset], names: Names | None = None, *, al
     names = names or Names()
     by_contours, by_segments = _Regions(), _Regions()
     for drawing in drawings:
-        if drawing.SOPClassUID == RTStructureSetStorage:
-            _add_structures(drawing, on, names, by_contours)
-        else:
-            _add_segments(drawing, on, names, by_segments, also_automatic=also_automatic)
+        try:
+            if drawing.SOPClassUID == RTStructureSetStorage:
+                _add_structures(drawing, on, names, by_contours)
+            else:
+                _add_segments(drawing, on, names, by_segments, also_automatic=also_automatic)
+        except MALFORMED as error:
+            raise Unusable(f"{drawing.SOPClassUID.name} {drawing.SOPInstanceUID} cannot be read: {error}") from error
     lungs = _lungs(by_contours.masks)
     if lungs is None:
         lungs = _lungs(by_segments.masks)
