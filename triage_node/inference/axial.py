@@ -33,7 +33,7 @@ Level = npt.NDArray[np.uint8]  # logits as bytes: `THRESHOLD` and above is above
 
 THRESHOLD = 128
 STEPS_A_LOGIT = 32
-PIXELS_AT_ONCE = 16_000_000  # of the volume in floating point: what bounds the memory on a long series
+PIXELS_AT_ONCE = 2_000_000  # of the volume: a few slices stay in the processor's cache and bound the memory
 LEAST_PIXELS = 16  # rows and columns on the grid; 3 cm show no chest
 
 
@@ -99,22 +99,28 @@ class AxialSlices:
         """
         lungs = np.zeros(self.shape, dtype=np.uint8)
         found = [np.zeros(self.shape, dtype=np.bool_) for _ in levels[1:]]
-        in_order, found_in_order = lungs[self.turn], [mask[self.turn] for mask in found]
         _, height, width = self.shape
-        for part in _slabs(box[0].stop - box[0].start, height * width):
-            tell(part.start / (box[0].stop - box[0].start))
+        rows, columns = (
+            _covering(side, have, size)
+            for side, have, size in zip(box[1:], sides.shape[1:], (height, width), strict=True)
+        )
+        nearest_row, nearest_column = _nearest(height, sides.shape[1])[rows], _nearest(width, sides.shape[2])[columns]
+        depth = box[0].stop - box[0].start
+        for part in _slabs(depth, height * width):
+            tell(part.start / depth)
             where = slice(box[0].start + part.start, box[0].start + part.stop)
-            maps = np.zeros((where.stop - where.start, len(levels), *sides.shape[1:]), dtype=np.uint8)
-            maps[:, 0] = levels[0][where]
-            for number, level in enumerate(levels[1:], start=1):
-                maps[:, number, box[1], box[2]] = level[part]
-            above = _enlarged(maps, (height, width)) >= THRESHOLD  # [n, maps, height, width]
-            named = _nearest(sides[where], (height, width))
-            np.multiply(named, above[:, 0], out=in_order[where])
-            inside = in_order[where] > 0
-            for number, mask in enumerate(found_in_order, start=1):
-                np.logical_and(inside, above[:, number], out=inside)
-                mask[where] = inside
+            place = (where, rows, columns)
+            inside = _enlarged(levels[0][where], (height, width))[:, rows, columns] >= THRESHOLD
+            named = sides[where].take(nearest_row, axis=1).take(nearest_column, axis=2)
+            np.multiply(named, inside, out=lungs[self.turn][place])
+            np.logical_and(inside, named, out=inside)
+            for level, mask in zip(levels[1:], found, strict=True):
+                if not (level[part] >= THRESHOLD).any():
+                    break  # and without a lesion there is no consolidation
+                whole = np.zeros((part.stop - part.start, *sides.shape[1:]), dtype=np.uint8)
+                whole[:, box[1], box[2]] = level[part]
+                inside &= _enlarged(whole, (height, width))[:, rows, columns] >= THRESHOLD
+                mask[self.turn][place] = inside
         return Masks(lungs=lungs, lesions=found[0], consolidation=found[1] if len(found) > 1 else None)
 
 
@@ -128,19 +134,21 @@ def levels_of(logits: torch.Tensor, threshold: float) -> Level:
     return result
 
 
-def _enlarged(maps: Level, shape: tuple[int, int]) -> Level:
-    """[n, maps, y, x] bytes -> [n, maps, *shape], bilinear."""
-    images = torch.from_numpy(maps).contiguous(memory_format=torch.channels_last)
-    result: Level = functional.interpolate(images, size=shape, mode="bilinear", align_corners=False).numpy()
+def _enlarged(level: Level, shape: tuple[int, int]) -> Level:
+    """[n, y, x] bytes -> [n, *shape], bilinear."""
+    images = torch.from_numpy(level)[:, None]
+    result: Level = functional.interpolate(images, size=shape, mode="bilinear", align_corners=False)[:, 0].numpy()
     return result
 
 
-def _nearest(labels: LungMap, shape: tuple[int, int]) -> LungMap:
-    """[n, y, x] -> [n, *shape], each pixel as the one that its centre lies in."""
-    rows, columns = (
-        (np.arange(size) * 2 + 1) * have // (2 * size) for size, have in zip(shape, labels.shape[1:], strict=True)
-    )
-    return labels[:, rows][:, :, columns]
+def _nearest(size: int, have: int) -> npt.NDArray[np.intp]:
+    """For each of `size` pixels the one of `have` pixels that its centre lies in."""
+    return (np.arange(size) * 2 + 1) * have // (2 * size)
+
+
+def _covering(side: slice, have: int, size: int) -> slice:
+    """The pixels of an axis of `size` that a side of a box on an axis of `have` and a pixel around it reach."""
+    return slice(max(0, (side.start - 1) * size // have), min(size, -(-(side.stop + 1) * size // have)))
 
 
 def _slabs(depth: int, pixels: int) -> list[slice]:
