@@ -5,6 +5,7 @@ Which attributes an information object needs is read from the tables that highdi
 
 from __future__ import annotations
 
+from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -86,23 +87,31 @@ def _modules(dataset: Dataset) -> Iterator[str]:
     if sop_class not in (SEGMENTATION_STORAGE, COMPREHENSIVE_3D_SR_STORAGE, SECONDARY_CAPTURE_IMAGE_STORAGE):
         yield f"SOP Class {sop_class} is none of ours"
         return
+    for path, attributes in _needed_of(sop_class).items():
+        places = list(_at(dataset, path))
+        for kind, keyword in attributes:
+            for place in places:
+                if keyword not in place or (kind == "1" and place[keyword].is_empty):
+                    yield f"{'.'.join([*path, keyword])} (type {kind}) is {'empty' if keyword in place else 'absent'}"
+                    break
+
+
+@cache
+def _needed_of(sop_class: str) -> dict[tuple[str, ...], list[tuple[str, str]]]:
+    """By the path of their sequence: type and keyword of what the mandatory modules of a SOP class need."""
+    needed: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     attributes = get_module_attribute_map()
     for module in get_iod_module_map()[get_sop_class_iod_map()[sop_class]]:
         if module["usage"] != "M" or module["key"] == _CONTENT:
             continue
         for attribute in attributes[module["key"]]:
-            kind, keyword = attribute["type"], attribute["keyword"]
             # A functional group may be shared or of each frame (PS3.3 C.7.6.16): `_frames` asks for them
-            if kind not in ("1", "2") or attribute["path"] in _GROUPS:
-                continue
-            for place in _at(dataset, attribute["path"]):
-                if keyword not in place or (kind == "1" and place[keyword].is_empty):
-                    path = ".".join([*attribute["path"], keyword])
-                    yield f"{path} (type {kind}) is {'empty' if keyword in place else 'absent'}"
-                    break
+            if attribute["type"] in ("1", "2") and attribute["path"] not in _GROUPS:
+                needed.setdefault(tuple(attribute["path"]), []).append((attribute["type"], attribute["keyword"]))
+    return needed
 
 
-def _at(dataset: Dataset, path: list[str]) -> Iterator[Dataset]:
+def _at(dataset: Dataset, path: tuple[str, ...]) -> Iterator[Dataset]:
     """The items at `path`, where its sequences are present."""
     if not path:
         yield dataset
@@ -113,8 +122,8 @@ def _at(dataset: Dataset, path: list[str]) -> Iterator[Dataset]:
 
 def _elements(dataset: Dataset, references: AbstractSet[str] | None) -> Iterator[str]:
     allowed = None if references is None else {*references, str(dataset.get("SOPInstanceUID"))}
-    for element in _walk(dataset):
-        if element.VR != "UI" or element.is_empty:
+    for element in _walk(dataset, "UI"):
+        if element.is_empty:
             continue
         for uid in [element.value] if element.VM == 1 else element.value:
             if len(uid) > 64 or not UID_FORM.fullmatch(uid):
@@ -123,13 +132,15 @@ def _elements(dataset: Dataset, references: AbstractSet[str] | None) -> Iterator
                 yield f"{uid} is referenced but is neither of the source nor of these results"
 
 
-def _walk(dataset: Dataset) -> Iterator[DataElement]:
-    for element in dataset:
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _walk(item)
-        else:
-            yield element
+def _walk(dataset: Dataset, vr: str) -> Iterator[DataElement]:
+    """Every element of a value representation at any depth; the others are not even converted."""
+    for tag in dataset.keys():  # noqa: SIM118  # iterating a data set converts each of its elements
+        found = dataset.get_item(tag).VR or dataset[tag].VR
+        if found == "SQ":
+            for item in dataset[tag].value:
+                yield from _walk(item, vr)
+        elif found == vr:
+            yield dataset[tag]
 
 
 def _pixels(dataset: Dataset) -> Iterator[str]:
@@ -183,6 +194,6 @@ def _caution(dataset: Dataset) -> Iterator[str]:
     if NOT_FOR_DIAGNOSTIC_USE not in str(dataset.get("SeriesDescription", "")):
         yield f"Series Description does not say {NOT_FOR_DIAGNOSTIC_USE}"
     if dataset.get("SOPClassUID") == COMPREHENSIVE_3D_SR_STORAGE:
-        texts = [str(element.value) for element in _walk(dataset) if element.keyword == "TextValue"]
+        texts = [str(element.value) for element in _walk(dataset, "UT") if element.keyword == "TextValue"]
         if not any(NOT_FOR_DIAGNOSTIC_USE in text for text in texts):
             yield f"no comment says {NOT_FOR_DIAGNOSTIC_USE}"
