@@ -93,6 +93,12 @@ class ResidualUNet2d(nn.Module):
         self.bottom = residual_chain(levels.bottom)
         self.up = nn.ModuleList(residual_chain(level.up) for level in levels.levels)
 
+    @property
+    def step(self) -> int:
+        """Pixels: what rows and columns should be multiples of; see `nets.slices.aligned`."""
+        step: int = 2 ** len(self.down)
+        return step
+
     def forward(self, slices: torch.Tensor) -> torch.Tensor:
         """[N, 1, H, W] -> [N, out_channels, H, W]."""
         x = self.stem(slices)

@@ -32,6 +32,7 @@ port = {web}
 {destinations}
 [analysis]
 attempts = {attempts}
+method = "{method}"
 """
 DESTINATION = """
 [[destinations]]
@@ -71,6 +72,7 @@ class Node:
         quiet_s: float = 0.5,
         long_quiet_s: float = 4.0,
         attempts: int = 3,
+        method: str = "threshold",  # phantoms are no patients: the networks are asked about real series
     ) -> None:
         self.folder = folder
         self.intake, self.web = free_port(), free_port()
@@ -87,6 +89,7 @@ class Node:
                 long_quiet_s=long_quiet_s,
                 destinations=destinations,
                 attempts=attempts,
+                method=method,
             )
         )
         self.process: subprocess.Popen[bytes] | None = None

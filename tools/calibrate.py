@@ -109,7 +109,9 @@ def lesion_dices(network: MultitaskNetwork, data: Path, split: Split) -> dict[st
         if study.lesions is None or not study.card.covid:
             continue
         hounsfield, lesions, inside = cropped(study)
-        image = slices.windowed(torch.from_numpy(hounsfield).float())[:, None]
+        image, inner = slices.aligned(
+            slices.windowed(torch.from_numpy(hounsfield).float())[:, None], network.backbone.step
+        )
         found = torch.cat(
             [network.slices(image[i : i + BATCH])[0][:, 0].sigmoid() for i in range(0, len(image), BATCH)]
         )
@@ -117,7 +119,7 @@ def lesion_dices(network: MultitaskNetwork, data: Path, split: Split) -> dict[st
         both = counts.setdefault(name, np.zeros((2, len(THRESHOLDS)), dtype=np.int64))
         drawn = (lesions > 0) & inside
         for at, threshold in enumerate(THRESHOLDS):
-            mask = (found.numpy() >= threshold) & inside
+            mask = (found[inner].numpy() >= threshold) & inside
             both[:, at] += 2 * int((mask & drawn).sum()), int(mask.sum()) + int(drawn.sum())
     return {name: (both[0] / np.maximum(1, both[1])).tolist() for name, both in counts.items() if both[1].any()}
 
@@ -177,7 +179,9 @@ def logit(network: MultitaskNetwork, stack: Stack) -> float:
             max(0, rows[0] - MARGIN_PX) : rows[-1] + 1 + MARGIN_PX,
             max(0, columns[0] - MARGIN_PX) : columns[-1] + 1 + MARGIN_PX,
         ]
-    image = slices.windowed(torch.from_numpy(np.ascontiguousarray(hounsfield)))[:, None]
+    image, _ = slices.aligned(
+        slices.windowed(torch.from_numpy(np.ascontiguousarray(hounsfield)))[:, None], network.backbone.step
+    )
     pooled = torch.cat([network.slices(image[i : i + BATCH])[1] for i in range(0, len(image), BATCH)])
     return float(network.identify(network.pooling.over_slices(pooled[None]))[0])
 

@@ -177,6 +177,7 @@ def validate(
     network: torch.nn.Module, studies: list[TrainingStudy], device: torch.device, *, half: bool
 ) -> dict[str, float]:
     """Dice of the lungs of each source, over whole scans; single slices count as one scan together."""
+    assert isinstance(network, LungNetwork)
     network.eval()
     counts: dict[str, dict[str, list[int]]] = {}
     for study in studies:
@@ -184,10 +185,11 @@ def validate(
         valid = np.ones_like(study.lungs) if study.valid is None else study.valid
         hounsfield = torch.from_numpy(np.where(valid, study.hounsfield, np.int16(augmentation.AIR_HU))).float()
         found = []
-        for part in slices.windowed(hounsfield)[:, None].split(16):  # type: ignore[no-untyped-call]
+        image, inner = slices.aligned(slices.windowed(hounsfield)[:, None], network.backbone.step)
+        for part in image.split(16):  # type: ignore[no-untyped-call]
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 found.append(network(part.to(device))[:, 0].float().cpu() > 0)
-        mask = torch.cat(found).numpy() & valid
+        mask = torch.cat(found)[inner].numpy() & valid
         name = study.card.source if len(mask) == 1 else f"{study.card.source}/{study.name}"
         both = counts.setdefault(study.card.source, {}).setdefault(name, [0, 0])
         both[0] += 2 * int((mask & study.lungs & valid).sum())

@@ -270,12 +270,14 @@ def validate(
     for study in studies:
         assert study.lesions is not None
         hounsfield, lesions, inside = cropped(study)
-        image = slices.windowed(torch.from_numpy(hounsfield).float())[:, None]
+        image, inner = slices.aligned(
+            slices.windowed(torch.from_numpy(hounsfield).float())[:, None], network.backbone.step
+        )
         found = []
         for part in image.split(16):  # type: ignore[no-untyped-call]
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 found.append(network.slices(part.to(device))[0].float().cpu() > 0)
-        masks = torch.cat(found).numpy()
+        masks = torch.cat(found)[:, :, inner[1], inner[2]].numpy()
         name = study.card.source if len(lesions) == 1 else study.name
         _count(counts, name, masks[:, 0] & inside, (lesions > 0) & inside)
         if study.card.classes and masks.shape[1] > 1:

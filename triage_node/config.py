@@ -149,7 +149,7 @@ class CompletionSection(Section):
 class AnalysisSection(Section):
     """How a study is judged."""
 
-    method: Literal["threshold", "multitask"] = "threshold"
+    method: Literal["threshold", "multitask"] = "multitask"
     """Which method judges."""
     device: Annotated[str, AfterValidator(_device)] = "auto"
     """"auto", "cpu", "cuda" or "cuda:N"; the threshold method always runs on the CPU."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return config.parse("", folder=tmp_path)
+    return config.parse("[analysis]\nmethod = 'threshold'", folder=tmp_path)
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_a_traceback_names_no_patient(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_threshold_that_contradicts_the_model_card_ends_the_process_with_its_key(
     journal: Journal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong = config.parse("[worklist]\nfraction_high = 0.1", folder=tmp_path)
+    wrong = config.parse('[analysis]\nmethod = "threshold"\n[worklist]\nfraction_high = 0.1', folder=tmp_path)
     with pytest.raises(ConfigurationError, match=r"worklist\.fraction_high: found 0\.1; allowed: 0\.25 or more"):
         an_analyst(journal, wrong)
     logbook.configure("test", tmp_path, config.LogSection())
@@ -203,7 +203,7 @@ def test_a_threshold_that_contradicts_the_model_card_ends_the_process_with_its_k
 
 def test_other_thresholds_give_other_objects_and_other_rules_of_the_list_the_same(tmp_path: Path) -> None:
     study = volume.study_in(builders.ct_series(tmp_path / "series").paths[0].parent)[0]
-    method = inference.load(config.AnalysisSection())
+    method = inference.load(config.AnalysisSection(method="threshold"))
     occasion = analyst.Occasion(generation=1, created_at=datetime(2026, 1, 1, tzinfo=UTC))
 
     def uid(text: str, judge: inference.Method = method) -> str:

@@ -37,7 +37,7 @@ STUDY = "1.2.826.1"
 def config_file(tmp_path: Path) -> Path:
     file = tmp_path / "node.toml"
     file.write_text(
-        f"[intake]\nport = {free_port()}\n[web]\nport = {free_port()}\n"
+        f'[analysis]\nmethod = "threshold"\n[intake]\nport = {free_port()}\n[web]\nport = {free_port()}\n'
         f'[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {free_port()}\n'
     )
     return file

@@ -18,7 +18,7 @@ def plain() -> Chest:
 
 
 def test_the_configured_method_is_loaded_by_name() -> None:
-    method = inference.load(AnalysisSection())
+    method = inference.load(AnalysisSection(method="threshold"))
     assert method.model.name == "threshold"
     assert len(method.model.digest) == 64
     assert method.model == threshold.model()
@@ -30,8 +30,8 @@ def test_every_method_of_the_configuration_is_behind_the_door() -> None:
 
 
 def test_the_same_volume_gives_the_same_findings_bit_for_bit(plain: Chest) -> None:
-    first = inference.load(AnalysisSection())(plain.volume)
-    second = inference.load(AnalysisSection())(plain.volume)
+    first = inference.load(AnalysisSection(method="threshold"))(plain.volume)
+    second = inference.load(AnalysisSection(method="threshold"))(plain.volume)
     assert first.lungs.tobytes() == second.lungs.tobytes()
     assert first.lesions.tobytes() == second.lesions.tobytes()
     assert first.model == second.model
@@ -40,7 +40,7 @@ def test_the_same_volume_gives_the_same_findings_bit_for_bit(plain: Chest) -> No
 
 def test_progress_grows_to_the_end(plain: Chest) -> None:
     told: list[tuple[str, float]] = []
-    inference.load(AnalysisSection())(plain.volume, lambda what, share: told.append((what, share)))
+    inference.load(AnalysisSection(method="threshold"))(plain.volume, lambda what, share: told.append((what, share)))
     shares = [share for _, share in told]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)
@@ -48,15 +48,15 @@ def test_progress_grows_to_the_end(plain: Chest) -> None:
 
 
 def test_a_gpu_that_is_not_used_is_a_warning(plain: Chest) -> None:
-    findings = inference.load(AnalysisSection(device="cuda:1"))(plain.volume)
+    findings = inference.load(AnalysisSection(method="threshold", device="cuda:1"))(plain.volume)
     assert any("'cuda:1'" in warning and "CPU" in warning for warning in findings.warnings)
-    assert inference.load(AnalysisSection(device="auto"))(plain.volume).warnings == ()
+    assert inference.load(AnalysisSection(method="threshold", device="auto"))(plain.volume).warnings == ()
 
 
 def test_the_threshold_method_does_not_import_torch() -> None:
     code = (
         "import sys; from triage_node import inference; from triage_node.config import AnalysisSection; "
-        "inference.load(AnalysisSection()); sys.exit('torch' in sys.modules)"
+        "inference.load(AnalysisSection(method='threshold')); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

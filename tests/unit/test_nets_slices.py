@@ -82,3 +82,14 @@ def test_a_mask_keeps_its_area() -> None:
 def test_the_window_ends_at_zero_and_one() -> None:
     hounsfield = torch.tensor([-3024.0, -1000.0, -675.0, -350.0, 300.0, 2000.0])
     assert slices.windowed(hounsfield).tolist() == [0, 0, 0.25, 0.5, 1, 1]
+
+
+@pytest.mark.parametrize(("rows", "columns", "step"), [(93, 139, 16), (96, 144, 16), (1, 250, 32)])
+def test_aligned_images_lie_in_air_and_are_found_again(rows: int, columns: int, step: int) -> None:
+    images = torch.rand(3, 1, rows, columns) + 0.5
+    padded, inner = slices.aligned(images, step)
+    assert padded.shape[2] % step == 0
+    assert padded.shape[3] % step == 0
+    assert padded.shape[2] - rows < step
+    assert torch.equal(padded[:, 0][inner], images[:, 0])
+    assert float(padded.sum()) == pytest.approx(float(images.sum()), rel=1e-5)

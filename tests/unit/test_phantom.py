@@ -48,7 +48,7 @@ def volume_of(phantom: Phantom) -> Volume:
 
 def judged(phantom: Phantom) -> Findings:
     """What the threshold method finds."""
-    return inference.load(AnalysisSection())(volume_of(phantom))
+    return inference.load(AnalysisSection(method="threshold"))(volume_of(phantom))
 
 
 def fractions(lungs: np.ndarray, lesions: np.ndarray) -> tuple[float, float]:

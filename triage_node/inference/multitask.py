@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 MARGIN_PIXELS = 4  # of 2 mm around the lungs' bounding box, in the plane
 PIECE_SHARE = 0.02  # of the two largest regions together; a smaller one is airway, bowel gas or noise
-SPLIT_SPACING_MM = 2.0  # right and left are told apart on slices at least this far apart
+SPLIT_SPACING_MM = 4.0  # right and left are told apart on slices at least this far apart
 # What is told of the work, and how much of it is done when each step begins.
 STEPS = {
     "resampling": 0.0,
@@ -109,6 +109,8 @@ class Multitask:
     network: MultitaskNetwork  # for its identification head, in float32 on the CPU
     calibration: nets_weights.Calibration
     device: torch.device
+    lung_step: int  # pixels: rows and columns are a multiple of it, so that every pooling halves them exactly
+    lesion_step: int
 
     @torch.inference_mode()
     def __call__(self, volume: Volume, progress: Progress | None = None) -> Findings:
@@ -135,16 +137,18 @@ class Multitask:
         )
 
     def _lung_level(self, stack: AxialSlices, tell: Callable[[float], None]) -> Level:
-        images = stack.images()
+        images, inner = nets_slices.aligned(stack.images(), self.lung_step)
         (logits,) = self.lungs(images, lambda done: tell(done / len(images)))
-        return levels_of(logits[:, 0], self.thresholds.lungs)
+        return levels_of(logits[:, 0][inner], self.thresholds.lungs)
 
     def _lesions(self, stack: AxialSlices, box: Box, tell: Callable[[float], None]) -> tuple[tuple[Level, ...], float]:
         """Levels of lesions and, where the network tells it, consolidation, as large as the box; the probability."""
-        images = stack.images(box)
+        images, inner = nets_slices.aligned(stack.images(box), self.lesion_step)
         logits, maxima = self.lesions(images, lambda done: tell(done / len(images)))
         limits = (self.thresholds.lesion, self.thresholds.consolidation)
-        levels = tuple(levels_of(logits[:, number], limit) for number, limit in enumerate(limits[: logits.shape[1]]))
+        levels = tuple(
+            levels_of(logits[:, number][inner], limit) for number, limit in enumerate(limits[: logits.shape[1]])
+        )
         covid = self.network.identify(self.network.pooling.over_slices(maxima[None]))
         return levels, self.calibration.probability(float(covid[0]))
 
@@ -244,6 +248,8 @@ def load(settings: AnalysisSection, weights: Path) -> Multitask:
         network=network,
         calibration=card.calibration,
         device=device,
+        lung_step=lung_network.backbone.step,
+        lesion_step=network.backbone.step,
     )
 
 

@@ -116,7 +116,8 @@ def lesions(volume: Volume, findings: Findings, source: Source, identity: Result
 
 def lungs(volume: Volume, findings: Findings, source: Source, identity: ResultIdentity) -> Dataset | None:
     """The lungs object: a segment for every lung that was found, numbered as in `lung_numbers`."""
-    found = tuple(segment for segment in LUNGS if segment.value in lung_numbers(findings))
+    numbers = lung_numbers(findings)
+    found = tuple(segment for segment in LUNGS if segment.value in numbers)
     return _encode("lungs", findings.lungs, found, volume, findings.model, source, identity)
 
 
@@ -148,14 +149,17 @@ def _encode(
     filled = np.flatnonzero(labels.any(axis=(1, 2)))
     if not segments or filled.size == 0:
         return None
+    pixels = labels[filled]
     numbers = np.zeros(256, np.uint8)
     for number, segment in enumerate(segments, start=1):
         numbers[segment.value] = number
+    if any(numbers[segment.value] != segment.value for segment in segments):
+        pixels = numbers[pixels]
     date, time = envelope.moment(source, identity)
     measures = _measures(source, volume)
     dataset = Segmentation(
         source_images=[_stand_in(source, volume, measures[0], index) for index in filled.tolist()],
-        pixel_array=numbers[labels[filled]],
+        pixel_array=pixels,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[_describe(n, s, model, identity) for n, s in enumerate(segments, start=1)],
         series_instance_uid=identity.uid(f"{kind} series"),
