@@ -111,16 +111,19 @@ def in_float32(method: Multitask, folder: Path) -> Multitask:
     return replace(method, lungs=Torch(lung_slices(lung_network), CPU), lesions=Torch(lesion_slices(network), CPU))
 
 
+@pytest.mark.parametrize("shipped", [False, True])
 def test_half_precision_moves_neither_fraction_nor_probability(
-    method: Multitask, folder: Path, found: Findings, ill: tuple[Chest, npt.NDArray[np.uint8]]
+    method: Multitask, folder: Path, ill: tuple[Chest, npt.NDArray[np.uint8]], *, shipped: bool
 ) -> None:
-    volume = ill[0].volume
-    reference = in_float32(method, folder)(volume)
+    place, volume = (weights.PACKAGED if shipped else folder), ill[0].volume
+    judge = inference.load(SETTINGS, place) if shipped else method
+    assert isinstance(judge, Multitask)
+    fast, exact = judge(volume), in_float32(judge, place)(volume)
     fractions = [
-        severity.assess(volume, one, generation=1, settings=SETTINGS).affected_fraction for one in (found, reference)
+        severity.assess(volume, one, generation=1, settings=SETTINGS).affected_fraction for one in (fast, exact)
     ]
-    assert reference.covid_probability is not None
-    assert found.covid_probability == pytest.approx(reference.covid_probability, abs=0.005)
+    assert exact.covid_probability is not None
+    assert fast.covid_probability == pytest.approx(exact.covid_probability, abs=0.005)
     assert fractions[0] == pytest.approx(fractions[1], abs=0.001)
     assert fractions[1] > 0.01
 
