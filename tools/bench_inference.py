@@ -159,7 +159,7 @@ def operations(weights: Path, engines: dict[str, Watched]) -> dict[str, float]:
     """10^9 operations of each network over all slices that it saw: two a multiplication and addition."""
     with torch.device("meta"):
         built = {name: model_cards.read_card(weights / f"{name}.json").architecture.build().eval() for name in NETWORKS}
-        bodies = {"lungs": lung_slices(built["lungs"]), "multitask": lesion_slices(built["multitask"])}  # type: ignore[arg-type]
+        bodies = {"lungs": lung_slices(built["lungs"]), "multitask": lesion_slices(built["multitask"])}  # type: ignore[arg-type]  # each name has its own network
         counted = {}
         for name, body in bodies.items():
             slices, *rest = engines[name].shape

@@ -186,7 +186,7 @@ def validate(
         hounsfield = torch.from_numpy(np.where(valid, study.hounsfield, np.int16(augmentation.AIR_HU))).float()
         found = []
         image, inner = slices.aligned(slices.windowed(hounsfield)[:, None], network.backbone.step)
-        for part in image.split(16):  # type: ignore[no-untyped-call]
+        for part in image.split(16):  # type: ignore[no-untyped-call]  # torch ships this untyped
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 found.append(network(part.to(device))[:, 0].float().cpu() > 0)
         mask = torch.cat(found)[inner].numpy() & valid

@@ -135,7 +135,7 @@ def train(
     network = described.build()
     if start_from is not None:
         network, card = weights.load_multitask(start_from)
-        described = card.architecture  # type: ignore[assignment]
+        described = card.architecture  # type: ignore[assignment]  # the card of multitask weights has this architecture
     if identification_only:
         network.backbone.requires_grad_(requires_grad=False)
         network.segmentation.requires_grad_(requires_grad=False)
@@ -274,7 +274,7 @@ def validate(
             slices.windowed(torch.from_numpy(hounsfield).float())[:, None], network.backbone.step
         )
         found = []
-        for part in image.split(16):  # type: ignore[no-untyped-call]
+        for part in image.split(16):  # type: ignore[no-untyped-call]  # torch ships this untyped
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 found.append(network.slices(part.to(device))[0].float().cpu() > 0)
         masks = torch.cat(found)[:, :, inner[1], inner[2]].numpy()

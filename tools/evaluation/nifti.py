@@ -168,7 +168,7 @@ def _labels(
             # tools that lose the header keep the order of the voxels
             remarks.append(f"{path.name} lies elsewhere than the image by its header: taken voxel by voxel")
             values = np.asarray(file.dataobj, dtype=np.float32)
-            moved = nibabel.Nifti1Image(values, raw.affine)  # type: ignore[no-untyped-call]
+            moved = nibabel.Nifti1Image(values, raw.affine)  # type: ignore[no-untyped-call]  # nibabel ships this untyped
             return _whole(_oriented(moved)[0])
     except (OSError, ValueError, nibabel.filebasedimages.ImageFileError, Unreadable) as error:
         remarks.append(f"{path.name} cannot be read: {error}")

@@ -245,11 +245,11 @@ def _of_single_slices(studies: Sequence[TrainingStudy], depth: int, rng: np.rand
         put([s.lesions for s in chosen if s.lesions is not None], 0, np.uint8) if first.lesions is not None else None
     )
     return Stack(
-        hounsfield=put([s.hounsfield for s in chosen], augmentation.AIR_HU, np.float32),  # type: ignore[arg-type]
-        lungs=lungs,  # type: ignore[arg-type]
-        lesions=lesions,  # type: ignore[arg-type]
-        valid=put([np.ones(s.hounsfield.shape, dtype=np.bool_) for s in chosen], 0, np.bool_),  # type: ignore[arg-type]
-        covid=_shown(first.card.covid, lungs, lesions),  # type: ignore[arg-type]
+        hounsfield=put([s.hounsfield for s in chosen], augmentation.AIR_HU, np.float32),  # type: ignore[arg-type]  # put() keeps the dtype it is given
+        lungs=lungs,  # type: ignore[arg-type]  # put() keeps the dtype it is given
+        lesions=lesions,  # type: ignore[arg-type]  # put() keeps the dtype it is given
+        valid=put([np.ones(s.hounsfield.shape, dtype=np.bool_) for s in chosen], 0, np.bool_),  # type: ignore[arg-type]  # put() keeps the dtype it is given
+        covid=_shown(first.card.covid, lungs, lesions),  # type: ignore[arg-type]  # put() keeps the dtype it is given
         classes=first.card.classes,
     )
 

@@ -47,7 +47,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.network.to(self.device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types memory_format away
         self.average = AveragedModel(self.network, avg_fn=_averaged, use_buffers=True)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.learning_rate, weight_decay=1e-4)
         self.rng = np.random.default_rng(self.seed)
@@ -75,7 +75,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch ships this untyped
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self.average.update_parameters(self.network)

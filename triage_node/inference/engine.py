@@ -115,7 +115,7 @@ class Torch:
 
     def __init__(self, network: SliceNetwork, device: torch.device, *, batch: int | None = None) -> None:
         """`batch` is how many slices go through at a time; by default as many as fit into `PIXELS_AT_ONCE`."""
-        self._network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types memory_format away
         self._device = device
         self._half = device.type == "cuda"
         self._batch = batch
@@ -198,7 +198,7 @@ class OpenVino:
         example = torch.zeros(1, 1, *TRACED_AT)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.jit is old, but what OpenVINO reads without an ONNX in between
-            traced = torch.jit.trace(body.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
+            traced = torch.jit.trace(body.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]  # torch ships this untyped
             return self._openvino.convert_model(traced, example_input=example)
 
     def _network_for(self, shape: tuple[int, int]) -> Any:
@@ -238,7 +238,7 @@ def _openvino() -> Any:
     imported: then OpenVINO uses the empty stand-in that it brings. None in `sys.modules` is how Python is told so.
     """
     if "openvino" not in sys.modules:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # None: cannot be imported
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         import openvino
