@@ -62,6 +62,8 @@ def analyze(folder: Path, out: Path, settings: Settings, *, show: bool) -> list[
         found = volume.contents_of(folder)
     if found.ignored:
         screen.print(f"{len(found.ignored)} files left out, for example {found.ignored[0].words}", style="dim")
+    if not found.studies:
+        return []  # said at once, without loading networks
     method = inference.load(settings.analysis)
     operating.check(method.model, worklist=settings.worklist)
     answers = []

@@ -28,7 +28,7 @@ def test_every_stage_is_measured_and_the_networks_are_compared_with_the_floor(tm
     answer = json.loads(done.stdout)
     assert list(answer["seconds"]) == list(bench_inference.STAGES)
     assert answer["seconds_total"] == pytest.approx(sum(answer["seconds"].values()), abs=0.01)
-    assert answer["network_slices"]["lungs"] == [30, 1, 190, 190]
+    assert answer["network_slices"]["lungs"] == [30, 1, 192, 192]  # 190 pixels of 2 mm, aligned
     assert answer["network_seconds"]["lungs"] <= answer["seconds"]["finding the lungs"]
     assert answer["networks_over_floor"] > 0
     assert 0 < answer["share_outside_networks"] < 1

@@ -320,7 +320,7 @@ def test_analysing_a_folder_without_dicom_is_one_clear_line(run, tmp_path: Path)
     assert answer.errors == f"no DICOM study in {empty}\n"
     answer = run("analyze", empty, "--out", tmp_path / "out", "--method", "magic")
     assert answer.status == 2
-    assert "method: found \"magic\"; allowed: 'threshold'" in answer.errors
+    assert "method: found \"magic\"; allowed: 'threshold' or 'multitask'" in answer.errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,7 +348,7 @@ def test_analyze_tells_volumes_extents_probability_and_how_far_it_can_be_trusted
     card = OperatingPoint(probability_high=0.75, probability_medium=0.5, source="validation patients")
     model = replace(threshold.model(), operating_point=card, trust=TRUST)
     method = Surmising(model=model, covid_probability=probability)
-    monkeypatch.setitem(inference.METHODS, "threshold", lambda *_: method)
+    monkeypatch.setitem(inference.METHODS, "multitask", lambda *_: method)
     words = run("analyze", tmp_path / "study", "--out", tmp_path / "out").output
     answer = run("analyze", tmp_path / "study", "--out", tmp_path / "again", "--json").json[0]["measurements"]
     both = answer["both"]

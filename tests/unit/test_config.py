@@ -74,7 +74,8 @@ def test_the_smallest_configuration_is_valid_and_an_empty_file_too() -> None:
     settings = parsed(SMALLEST)
     assert settings.state_dir == Path("/etc/triage/state")
     assert [destination.name for destination in settings.destinations] == ["pacs"]
-    assert parsed("").model_copy(update={"destinations": settings.destinations}) == settings
+    only_method = parsed('[analysis]\nmethod = "threshold"')
+    assert only_method.model_copy(update={"destinations": settings.destinations}) == settings
 
 
 def test_an_absolute_state_directory_is_taken_as_it_is() -> None:
@@ -314,8 +315,9 @@ def test_the_port_of_a_page_that_is_not_served_disturbs_nobody() -> None:
 
 
 def test_another_method_is_validated_too() -> None:
-    assert config.with_method(parsed(""), "threshold") == parsed("")
-    with pytest.raises(ConfigurationError, match=r"method: found .magic.; allowed: 'threshold'"):
+    assert parsed("").analysis.method == "multitask"
+    assert config.with_method(parsed(""), "threshold") == parsed('[analysis]\nmethod = "threshold"')
+    with pytest.raises(ConfigurationError, match=r"method: found .magic.; allowed: 'threshold' or 'multitask'"):
         config.with_method(parsed(""), "magic")
 
 

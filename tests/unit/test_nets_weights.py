@@ -356,7 +356,7 @@ def test_an_installed_wheel_finds_its_weights(tmp_path: Path) -> None:
         (source / "nets" / module.name).write_text(module.read_text())
     stored(source / "nets" / "weights", "ward")
     described = (ROOT / "pyproject.toml").read_text()
-    packages = '["triage_node", "triage_node.results", "triage_node.web", "nets"]'
+    packages = '["triage_node", "triage_node.inference", "triage_node.results", "triage_node.web", "nets"]'
     assert packages in described
     described = described.replace(packages, '["nets"]').replace('readme = "README.md"\n', "")
     (source / "pyproject.toml").write_text(described)
