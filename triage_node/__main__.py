@@ -260,11 +260,14 @@ def check_config(config_path: ConfigOption = DEFAULT_CONFIG, json: JsonOption = 
 
 
 @app.command()
-def conformance() -> None:
+def conformance(json: JsonOption = False) -> None:
     """Print the DICOM conformance statement: SOP classes, roles, transfer syntaxes."""
     from triage_node import conformance as table
 
-    typer.echo(table.statement())
+    if json:
+        terminal.print_json(table.listing())
+    else:
+        typer.echo(table.statement())
 
 
 @app.command(hidden=True)

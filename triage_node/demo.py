@@ -105,7 +105,9 @@ class ReceivingArchive:
         """Listen on a free loopback port."""
         self.place = place
         ae = AE(ae_title="ARCHIVE")
-        for service in conformance.services(conformance.Role.SCU):
+        for service in conformance.services(
+            conformance.Role.SCU, conformance.Purpose.DELIVERY, conformance.Purpose.ECHO
+        ):
             ae.add_supported_context(service.sop_class_uid, list(service.transfer_syntaxes))
         self._server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._keep)])
         assert self._server is not None

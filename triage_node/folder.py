@@ -166,10 +166,8 @@ def send(folder: Path, to: Peer, settings: Settings, *, show: bool) -> dict[str,
         files.append((path, header.sop_class_uid, syntax))
     if not files:
         raise TriageError(f"no DICOM file in {folder}")
-    contexts = sorted({(sop_class, syntax) for _, sop_class, syntax in files})
-    association = requestor.associate(
-        settings.node.ae_title, to, [(sop, (syntax,)) for sop, syntax in contexts[:128]], timeout_s=SEND_TIMEOUT_S
-    )
+    offers = {conformance.offer(conformance.Purpose.SEND, sop_class, syntax) for _, sop_class, syntax in files}
+    association = requestor.associate(settings.node.ae_title, to, sorted(offers)[:128], timeout_s=SEND_TIMEOUT_S)
     refused: list[dict[str, str]] = []
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True, quiet=not show)) as bar:
@@ -208,7 +206,7 @@ def echo_all(settings: Settings) -> list[dict[str, Any]]:
             association = requestor.associate(
                 settings.node.ae_title,
                 to,
-                [(conformance.VERIFICATION, conformance.UNCOMPRESSED)],
+                [conformance.offer(conformance.Purpose.ECHO, conformance.VERIFICATION)],
                 timeout_s=ECHO_TIMEOUT_S,
             )
             reply = association.send_c_echo()

@@ -20,7 +20,6 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.pdu_primitives import A_RELEASE
-from pynetdicom.presentation import AllStoragePresentationContexts
 
 from triage_node import conformance, filing, logbook, transport
 from triage_node.archive import Archive
@@ -94,8 +93,13 @@ class Receiver:
         ae.maximum_associations = connections + 1  # pynetdicom counts bare connections; `_on_requested` does not
         ae.maximum_pdu_size = section.maximum_pdu_bytes
         ae.network_timeout = section.network_timeout_s
-        for sop_class_uid, syntaxes in accepted_contexts(section):
-            ae.add_supported_context(sop_class_uid, list(syntaxes))
+        for context in conformance.accepted(keep_other_sop_classes=section.keep_other_sop_classes):
+            ae.add_supported_context(
+                context.sop_class_uid,
+                list(context.transfer_syntaxes),
+                scu_role=context.peer_may_be_scu,
+                scp_role=context.peer_may_be_scp,
+            )
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ACCEPTED, self._on_accepted),
@@ -332,21 +336,6 @@ class Receiver:
         except sqlite3.Error as error:
             raise OutOfResources(f"the journal cannot take the instance: {error}") from error
         return "kept" if new else "known already", header.study_instance_uid
-
-
-def accepted_contexts(section: IntakeSection) -> list[tuple[str, tuple[str, ...]]]:
-    """Abstract syntaxes with their transfer syntaxes as the receiver accepts them."""
-    contexts = [
-        (service.sop_class_uid, service.transfer_syntaxes) for service in conformance.services(conformance.Role.SCP)
-    ]
-    if section.keep_other_sop_classes:
-        listed = {uid for uid, _ in contexts}
-        contexts += [
-            (str(context.abstract_syntax), conformance.EVERY_SYNTAX)
-            for context in AllStoragePresentationContexts
-            if context.abstract_syntax not in listed
-        ]
-    return contexts
 
 
 def may_send(section: IntakeSection, calling_ae_title: str, address: str) -> bool:

@@ -171,9 +171,7 @@ def associate(ae_title: str, destination: DestinationSection, objects: Mapping[O
     """
     contexts = []
     for sop_class_uid, syntax in sorted({(outgoing.sop_class_uid, syntax) for outgoing, syntax in objects.items()}):
-        # The default transfer syntax must be offered along with another uncompressed one (PS3.5 section 10.1)
-        offered = conformance.UNCOMPRESSED if syntax in conformance.UNCOMPRESSED else (syntax,)
-        contexts.append((sop_class_uid, offered))
+        contexts.append(conformance.offer(conformance.Purpose.DELIVERY, sop_class_uid, syntax))
     peer = requestor.Peer(ae_title=destination.ae_title, host=destination.host, port=destination.port)
     return requestor.associate(ae_title, peer, contexts, timeout_s=destination.timeout_s)
 

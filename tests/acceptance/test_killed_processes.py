@@ -30,7 +30,9 @@ class Pacs:
     def __init__(self) -> None:
         self.received: dict[str, set[str]] = {}  # SOP Instance UID -> digests of what came under it
         ae = AE(ae_title="PACS")
-        for service in conformance.services(conformance.Role.SCU):
+        for service in conformance.services(
+            conformance.Role.SCU, conformance.Purpose.DELIVERY, conformance.Purpose.ECHO
+        ):
             ae.add_supported_context(service.sop_class_uid, list(service.transfer_syntaxes))
         self._server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._keep)])
         assert self._server is not None

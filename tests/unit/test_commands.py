@@ -297,6 +297,9 @@ def test_the_conformance_statement_is_printed(run) -> None:
     answer = run("conformance")
     assert answer.status == 0
     assert "1.2.840.10008.5.1.4.1.1.2" in answer.output
+    listed = run("conformance", "--json").json
+    assert "1.2.840.10008.5.1.4.1.1.2" in {entry["sop_class_uid"] for entry in listed}
+    assert all(entry["transfer_syntaxes"] for entry in listed)
 
 
 # ---------------------------------------------------------------------- folders
