@@ -6,15 +6,12 @@ Which attributes an information object needs is read from the tables that highdi
 from __future__ import annotations
 
 from functools import cache
-from io import BytesIO
 from typing import TYPE_CHECKING
-
-import pydicom
 
 # highdicom's tables of PS3.3; it offers no public door to them
 from highdicom._standard_utils import get_iod_module_map, get_module_attribute_map, get_sop_class_iod_map
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.uid import ExplicitVRLittleEndian
 
 from triage_node.conformance import (
     COMPREHENSIVE_3D_SR_STORAGE,
@@ -23,17 +20,19 @@ from triage_node.conformance import (
 )
 from triage_node.errors import InvalidResult
 from triage_node.filing import UID_FORM
+from triage_node.results import explicit
 from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from collections.abc import Set as AbstractSet
 
-    from pydicom.dataelem import DataElement
+    from triage_node.results.explicit import Element, Item
 
 _GROUPS = (["SharedFunctionalGroupsSequence"], ["PerFrameFunctionalGroupsSequence"])
 _OF_A_FRAME = ("FrameContentSequence", "PlanePositionSequence", "SegmentIdentificationSequence")
 _CONTENT = "sr-document-content"  # its attributes depend on the value type, `_content` knows them
+_MEASUREMENT_GROUP = "125007"  # DCM
 # What a content item needs by its Value Type (PS3.3 C.17.3)
 _NEEDED = {
     "CONTAINER": "ContinuityOfContent",
@@ -53,11 +52,11 @@ def check(data: bytes, *, references: AbstractSet[str] | None = None, sop_instan
     None leaves either unchecked.
     """
     try:
-        dataset = pydicom.dcmread(BytesIO(data))
-    except (InvalidDicomError, EOFError, ValueError, KeyError, AttributeError) as error:
+        meta, dataset = explicit.read(data)
+    except ValueError as error:
         raise InvalidResult(f"what was written cannot be read back: {error}") from error
     problems = [
-        *_identity(dataset, sop_instance_uid),
+        *_identity(meta, dataset, sop_instance_uid),
         *_modules(dataset),
         *_elements(dataset, references),
         *_pixels(dataset),
@@ -65,34 +64,65 @@ def check(data: bytes, *, references: AbstractSet[str] | None = None, sop_instan
     problems += [*_frames(dataset), *_content(dataset), *_caution(dataset)]
     if problems:
         more = f" and {len(problems) - _REPORTED} more" if len(problems) > _REPORTED else ""
-        name = dataset.get("SOPInstanceUID", "without a UID")
+        name = _text(dataset, "SOPInstanceUID") or "without a UID"
         raise InvalidResult(f"the result {name} must not leave: {'; '.join(problems[:_REPORTED])}{more}")
 
 
-def _identity(dataset: pydicom.FileDataset, sop_instance_uid: str | None) -> Iterator[str]:
-    if sop_instance_uid is not None and dataset.get("SOPInstanceUID") != sop_instance_uid:
+@cache
+def _tag(keyword: str) -> int:
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, keyword
+    return tag
+
+
+def _text(item: Item, keyword: str) -> str:
+    """The value of an attribute as text; empty where it is absent."""
+    element = item.get(_tag(keyword))
+    return "" if element is None else element.text
+
+
+def _number(item: Item, keyword: str) -> int:
+    """An unsigned or a number in digits; 0 where it is absent or neither."""
+    element = item.get(_tag(keyword))
+    if element is None:
+        return 0
+    if element.vr == "US":
+        return int.from_bytes(element.value[:2], "little")
+    return int(element.text) if element.text.isdecimal() else 0
+
+
+def _items(item: Item, keyword: str) -> tuple[Item, ...]:
+    element = item.get(_tag(keyword))
+    return () if element is None else element.items
+
+
+def _identity(meta: Item, dataset: Item, sop_instance_uid: str | None) -> Iterator[str]:
+    if sop_instance_uid is not None and _text(dataset, "SOPInstanceUID") != sop_instance_uid:
         yield f"its SOP Instance UID must be {sop_instance_uid}"
-    meta = dataset.file_meta
     for in_meta, keyword in (
         ("MediaStorageSOPClassUID", "SOPClassUID"),
         ("MediaStorageSOPInstanceUID", "SOPInstanceUID"),
     ):
-        if meta.get(in_meta) != dataset.get(keyword):
+        if _text(meta, in_meta) != _text(dataset, keyword):
             yield f"{in_meta} and {keyword} differ"
+    if _text(meta, "TransferSyntaxUID") != ExplicitVRLittleEndian:
+        yield f"its transfer syntax is {_text(meta, 'TransferSyntaxUID') or 'not stated'}"
 
 
-def _modules(dataset: Dataset) -> Iterator[str]:
+def _modules(dataset: Item) -> Iterator[str]:
     """Attributes of type 1 without a value and of type 2 that are absent, in the mandatory modules."""
-    sop_class = str(dataset.get("SOPClassUID"))
+    sop_class = _text(dataset, "SOPClassUID")
     if sop_class not in (SEGMENTATION_STORAGE, COMPREHENSIVE_3D_SR_STORAGE, SECONDARY_CAPTURE_IMAGE_STORAGE):
         yield f"SOP Class {sop_class} is none of ours"
         return
     for path, attributes in _needed_of(sop_class).items():
         places = list(_at(dataset, path))
         for kind, keyword in attributes:
+            tag = _tag(keyword)
             for place in places:
-                if keyword not in place or (kind == "1" and place[keyword].is_empty):
-                    yield f"{'.'.join([*path, keyword])} (type {kind}) is {'empty' if keyword in place else 'absent'}"
+                found = place.get(tag)
+                if found is None or (kind == "1" and found.empty):
+                    yield f"{'.'.join([*path, keyword])} (type {kind}) is {'absent' if found is None else 'empty'}"
                     break
 
 
@@ -111,89 +141,91 @@ def _needed_of(sop_class: str) -> dict[tuple[str, ...], list[tuple[str, str]]]:
     return needed
 
 
-def _at(dataset: Dataset, path: tuple[str, ...]) -> Iterator[Dataset]:
+def _at(dataset: Item, path: tuple[str, ...]) -> Iterator[Item]:
     """The items at `path`, where its sequences are present."""
     if not path:
         yield dataset
         return
-    for item in dataset.get(path[0]) or ():
+    for item in _items(dataset, path[0]):
         yield from _at(item, path[1:])
 
 
-def _elements(dataset: Dataset, references: AbstractSet[str] | None) -> Iterator[str]:
-    allowed = None if references is None else {*references, str(dataset.get("SOPInstanceUID"))}
-    for element in _walk(dataset, "UI"):
-        if element.is_empty:
+def _elements(dataset: Item, references: AbstractSet[str] | None) -> Iterator[str]:
+    allowed = None if references is None else {*references, _text(dataset, "SOPInstanceUID")}
+    reference = _tag("ReferencedSOPInstanceUID")
+    for tag, element in _walk(dataset, "UI"):
+        if element.empty:
             continue
-        for uid in [element.value] if element.VM == 1 else element.value:
+        for uid in element.text.split("\\"):
             if len(uid) > 64 or not UID_FORM.fullmatch(uid):
-                yield f"{element.keyword} is not a UID: {uid!r}"
-            elif allowed is not None and element.keyword == "ReferencedSOPInstanceUID" and uid not in allowed:
+                yield f"{keyword_for_tag(tag) or f'{tag:08X}'} is not a UID: {uid!r}"
+            elif allowed is not None and tag == reference and uid not in allowed:
                 yield f"{uid} is referenced but is neither of the source nor of these results"
 
 
-def _walk(dataset: Dataset, vr: str) -> Iterator[DataElement]:
-    """Every element of a value representation at any depth; the others are not even converted."""
-    for tag in dataset.keys():  # noqa: SIM118  # iterating a data set converts each of its elements
-        found = dataset.get_item(tag).VR or dataset[tag].VR
-        if found == "SQ":
-            for item in dataset[tag].value:
-                yield from _walk(item, vr)
-        elif found == vr:
-            yield dataset[tag]
+def _walk(dataset: Item, vr: str) -> Iterator[tuple[int, Element]]:
+    """Every element of a value representation at any depth, with its tag."""
+    for tag, element in dataset.items():
+        for item in element.items:
+            yield from _walk(item, vr)
+        if element.vr == vr:
+            yield tag, element
 
 
-def _pixels(dataset: Dataset) -> Iterator[str]:
-    if "Rows" not in dataset:
+def _pixels(dataset: Item) -> Iterator[str]:
+    if _tag("Rows") not in dataset:
         return
-    cells = int(dataset.get("NumberOfFrames") or 1)
+    cells = _number(dataset, "NumberOfFrames") or 1
     for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated"):
-        cells *= int(dataset.get(keyword) or 0)
+        cells *= _number(dataset, keyword)
     wanted = (cells + 7) // 8
-    found = len(dataset.get("PixelData") or b"")
+    pixels = dataset.get(_tag("PixelData"))
+    found = 0 if pixels is None else len(pixels.value)
     if found != wanted + wanted % 2:
         yield f"Pixel Data has {found} bytes instead of {wanted + wanted % 2}"
 
 
-def _content(dataset: Dataset) -> Iterator[str]:
+def _content(dataset: Item) -> Iterator[str]:
     """Content items without their value, and numbers and groups without what viewers rely on."""
-    if dataset.get("SOPClassUID") != COMPREHENSIVE_3D_SR_STORAGE:
+    if _text(dataset, "SOPClassUID") != COMPREHENSIVE_3D_SR_STORAGE:
         return
     for item in _content_items(dataset):
-        kind, children = item.get("ValueType"), item.get("ContentSequence", ())
-        name = item.ConceptNameCodeSequence[0].CodeMeaning if item.get("ConceptNameCodeSequence") else "an item"
-        if kind not in _NEEDED or not item.get(_NEEDED[kind]):
+        kind, children = _text(item, "ValueType"), _items(item, "ContentSequence")
+        code = next(iter(_items(item, "ConceptNameCodeSequence")), {})
+        name = _text(code, "CodeMeaning") or "an item"
+        value = item.get(_tag(_NEEDED[kind])) if kind in _NEEDED else None
+        if value is None or value.empty:
             yield f"{name} ({kind}) has no value"
-        elif kind == "NUM" and item.get("RelationshipType") == "CONTAINS" and not children:
+        elif kind == "NUM" and _text(item, "RelationshipType") == "CONTAINS" and not children:
             yield f"{name} does not name its algorithm"
-        elif name == "Measurement Group" and not any(child.get("UID") for child in children):
+        elif _text(code, "CodeValue") == _MEASUREMENT_GROUP and not any(_text(child, "UID") for child in children):
             yield "a measurement group has no tracking UID"
 
 
-def _content_items(dataset: Dataset) -> Iterator[Dataset]:
+def _content_items(dataset: Item) -> Iterator[Item]:
     yield dataset
-    for item in dataset.get("ContentSequence", ()):
+    for item in _items(dataset, "ContentSequence"):
         yield from _content_items(item)
 
 
-def _frames(dataset: Dataset) -> Iterator[str]:
-    if dataset.get("SOPClassUID") != SEGMENTATION_STORAGE:
+def _frames(dataset: Item) -> Iterator[str]:
+    if _text(dataset, "SOPClassUID") != SEGMENTATION_STORAGE:
         return
-    frames = dataset.get("PerFrameFunctionalGroupsSequence", ())
-    if len(frames) != int(dataset.get("NumberOfFrames", 0)):
-        yield f"{len(frames)} functional groups for {dataset.get('NumberOfFrames')} frames"
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    absent = [name for name in ("PixelMeasuresSequence", "PlaneOrientationSequence") if name not in shared[0]]
-    absent += [name for name in _OF_A_FRAME if any(name not in frame for frame in frames)]
-    if not dataset.get("ReferencedSeriesSequence"):
+    frames = _items(dataset, "PerFrameFunctionalGroupsSequence")
+    if len(frames) != _number(dataset, "NumberOfFrames"):
+        yield f"{len(frames)} functional groups for {_text(dataset, 'NumberOfFrames') or 'no'} frames"
+    shared = next(iter(_items(dataset, "SharedFunctionalGroupsSequence")), {})
+    absent = [name for name in ("PixelMeasuresSequence", "PlaneOrientationSequence") if _tag(name) not in shared]
+    absent += [name for name in _OF_A_FRAME if any(_tag(name) not in frame for frame in frames)]
+    if not _items(dataset, "ReferencedSeriesSequence"):
         absent.append("ReferencedSeriesSequence")
     yield from (f"{name} is absent" for name in absent)
 
 
-def _caution(dataset: Dataset) -> Iterator[str]:
-    if NOT_FOR_DIAGNOSTIC_USE not in str(dataset.get("SeriesDescription", "")):
+def _caution(dataset: Item) -> Iterator[str]:
+    if NOT_FOR_DIAGNOSTIC_USE not in _text(dataset, "SeriesDescription"):
         yield f"Series Description does not say {NOT_FOR_DIAGNOSTIC_USE}"
-    if dataset.get("SOPClassUID") == COMPREHENSIVE_3D_SR_STORAGE:
-        texts = [str(element.value) for element in _walk(dataset, "UT") if element.keyword == "TextValue"]
-        if not any(NOT_FOR_DIAGNOSTIC_USE in text for text in texts):
+    if _text(dataset, "SOPClassUID") == COMPREHENSIVE_3D_SR_STORAGE:
+        words = (element.text for tag, element in _walk(dataset, "UT") if tag == _tag("TextValue"))
+        if not any(NOT_FOR_DIAGNOSTIC_USE in text for text in words):
             yield f"no comment says {NOT_FOR_DIAGNOSTIC_USE}"

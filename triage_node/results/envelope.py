@@ -10,11 +10,13 @@ from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from triage_node import __version__
 from triage_node.codes import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME
+from triage_node.results.explicit import element, item, raw_sequence, sequence
 from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 MANUFACTURER = "triage-node"
 IMPLEMENTATION_CLASS_UID = UID("2.25.270517293849472770426404314788146685409")
+CONTENT_SEQUENCE = 0x0040A730
 IMPLEMENTATION_VERSION_NAME = f"TRIAGE_{__version__}"[:16]
 
 
@@ -70,8 +73,8 @@ def _zone(offset: str) -> timezone:
 def stamp(dataset: Dataset, kind: ResultKind, source: Source, identity: ResultIdentity, model: Model) -> None:
     """Write identity and equipment into a finished object, over whatever a library has put there."""
     date, time = moment(source, identity)
-    for element in source.identity:
-        dataset[element.tag] = element
+    for own in source.identity:
+        dataset[own.tag] = own
     dataset.StudyInstanceUID = source.study_instance_uid
     dataset.SeriesInstanceUID = identity.uid(f"{kind} series")
     dataset.SOPInstanceUID = identity.uid(kind)
@@ -98,6 +101,13 @@ def stamp(dataset: Dataset, kind: ResultKind, source: Source, identity: ResultId
     dataset.SpecificCharacterSet = _character_set(source.identity, dataset)
     dataset.file_meta = meta
     dataset.preamble = b"\0" * 128
+    _as_encoded(dataset)
+
+
+def _as_encoded(dataset: Dataset) -> None:
+    """Tell pydicom that sequences which came as bytes are encoded as they are to be written: it leaves them alone."""
+    character_set = convert_encodings(dataset.SpecificCharacterSet)
+    dataset.set_original_encoding(is_implicit_vr=False, is_little_endian=True, character_encoding=character_set)
 
 
 def _character_set(*datasets: Dataset) -> str:
@@ -106,37 +116,29 @@ def _character_set(*datasets: Dataset) -> str:
 
 
 def _texts(dataset: Dataset) -> Iterator[object]:
-    for element in dataset:
-        if element.VR in ("LO", "LT", "PN", "SH", "ST", "UC", "UT"):
-            yield element.value
-        elif element.keyword == "ContentSequence":  # elsewhere all words are the node's own
-            for item in element.value:
-                yield from _texts(item)
+    for tag in dataset.keys():  # noqa: SIM118  # iterating a data set reads each of its sequences
+        if dataset.get_item(tag).VR in ("LO", "LT", "PN", "SH", "ST", "UC", "UT"):
+            yield dataset[tag].value
+        elif tag == CONTENT_SEQUENCE:  # elsewhere all words are the node's own
+            for content in dataset[tag].value:
+                yield from _texts(content)
 
 
-def referenced_instances(instances: Iterable[Instance]) -> list[Dataset]:
-    """Items of a Source Image or Referenced Instance Sequence (PS3.3 table 10-11) for `instances`."""
-    items = []
+def refer(dataset: Dataset, instances: Iterable[Instance]) -> None:
+    """Name the images that an image was made from: Referenced Series Sequence (PS3.3 C.12.2) and Source Image Sequence.
+
+    Viewers find the series to lay a segmentation over by the first, so every image of the series is in it.
+    """
+    items: dict[str, list[bytes]] = {}
     for instance in instances:
-        item = Dataset()
-        item.ReferencedSOPClassUID = instance.sop_class_uid
-        item.ReferencedSOPInstanceUID = instance.sop_instance_uid
-        items.append(item)
-    return items
-
-
-def referenced_series(instances: Iterable[Instance]) -> list[Dataset]:
-    """Referenced Series Sequence (PS3.3 C.12.2) over `instances`."""
-    groups: dict[str, list[Instance]] = {}
-    for instance in instances:
-        groups.setdefault(instance.series.series_instance_uid, []).append(instance)
-    series = []
-    for uid, members in groups.items():
-        item = Dataset()
-        item.ReferencedInstanceSequence = referenced_instances(members)
-        item.SeriesInstanceUID = uid
-        series.append(item)
-    return series
+        pair = element(0x00081150, "UI", instance.sop_class_uid), element(0x00081155, "UI", instance.sop_instance_uid)
+        items.setdefault(instance.series.series_instance_uid, []).append(item(*pair))
+    series = [item(sequence(0x0008114A, *members), element(0x0020000E, "UI", uid)) for uid, members in items.items()]
+    for sequence_ in (
+        raw_sequence("ReferencedSeriesSequence", series),
+        raw_sequence("SourceImageSequence", (one for members in items.values() for one in members)),
+    ):
+        dataset[sequence_.tag] = sequence_
 
 
 def private_scheme() -> list[Dataset]:

@@ -117,8 +117,7 @@ def dataset(
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
     image.PixelData = pixels.tobytes()
     image["PixelData"].VR = "OB"
-    image.SourceImageSequence = envelope.referenced_instances(source.instances)
-    image.ReferencedSeriesSequence = envelope.referenced_series(source.instances)
+    envelope.refer(image, source.instances)
     envelope.stamp(image, "overview", source, identity, assessment.model)
     return image
 

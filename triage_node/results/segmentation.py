@@ -21,17 +21,22 @@ from highdicom.seg import (
 )
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
 from triage_node import __version__, codes
 from triage_node.conformance import CT_IMAGE_STORAGE
-from triage_node.results import envelope
+from triage_node.results import envelope, frames
+from triage_node.results.explicit import raw_sequence
 from triage_node.study import LEFT_LUNG, NOT_FOR_DIAGNOSTIC_USE, RIGHT_LUNG, Laterality
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydicom.sr.coding import Code
 
-    from triage_node.results.source import Slice, Source
+    from triage_node.results.frames import MaskOf
+    from triage_node.results.source import Source
     from triage_node.study import Findings, Model, ResultIdentity, ResultKind, Volume
 
 
@@ -106,25 +111,33 @@ def lesions(volume: Volume, findings: Findings, source: Source, identity: Result
 
     None without a lesion voxel, since a segmentation needs at least one frame.
     """
-    labels: npt.NDArray[np.uint8] = findings.lesions.view(np.uint8)
-    segments: tuple[Segment, ...] = (LESION,)
-    if findings.consolidation is not None:
-        labels = labels + (findings.lesions & findings.consolidation)
-        segments = tuple(segment for segment in LESION_CLASSES if bool((labels == segment.value).any()))
-    return _encode("lesions", labels, segments, volume, findings.model, source, identity)
+    found, dense = findings.lesions, findings.consolidation
+    if dense is None:
+        masks = [(LESION, lambda z: found[z])]
+    else:
+        ground_glass, consolidation = LESION_CLASSES
+        masks = [(ground_glass, lambda z: found[z] > dense[z]), (consolidation, lambda z: found[z] & dense[z])]
+    return _encode("lesions", masks, volume, findings.model, source, identity)
 
 
 def lungs(volume: Volume, findings: Findings, source: Source, identity: ResultIdentity) -> Dataset | None:
     """The lungs object: a segment for every lung that was found, numbered as in `lung_numbers`."""
-    numbers = lung_numbers(findings)
-    found = tuple(segment for segment in LUNGS if segment.value in numbers)
-    return _encode("lungs", findings.lungs, found, volume, findings.model, source, identity)
+    labels = findings.lungs
+    right, left = LUNGS
+    masks = [(right, lambda z: labels[z] == RIGHT_LUNG), (left, lambda z: labels[z] == LEFT_LUNG)]
+    return _encode("lungs", masks, volume, findings.model, source, identity)
 
 
 def lung_numbers(findings: Findings) -> dict[int, int]:
     """Label of `Findings.lungs` -> Segment Number, which counts from 1 without a gap (PS3.3 C.8.20.2)."""
-    present = [segment.value for segment in LUNGS if bool((findings.lungs == segment.value).any())]
+    present = [segment.value for segment in LUNGS if _holds(findings.lungs, segment.value)]
     return {value: number for number, value in enumerate(present, start=1)}
+
+
+def _holds(labels: npt.NDArray[np.uint8], value: int) -> bool:
+    """Whether a label is there; slices from the middle on, where lungs are."""
+    depth = len(labels)
+    return any(bool((labels[z] == value).any()) for z in sorted(range(depth), key=lambda z: abs(z - depth // 2)))
 
 
 def tracking_uid(identity: ResultIdentity, tracking: str) -> str:
@@ -139,29 +152,30 @@ def label_of(laterality: Laterality) -> int:
 
 def _encode(
     kind: ResultKind,
-    labels: npt.NDArray[np.uint8],
-    segments: tuple[Segment, ...],
+    masks: Sequence[tuple[Segment, MaskOf]],
     volume: Volume,
     model: Model,
     source: Source,
     identity: ResultIdentity,
 ) -> Dataset | None:
-    filled = np.flatnonzero(labels.any(axis=(1, 2)))
-    if not segments or filled.size == 0:
+    """The object of the segments that have a voxel; None where none has.
+
+    highdicom makes it for one slice; the frames of all take the place of that slice's.
+    """
+    depth, rows, columns = volume.hounsfield.shape
+    found = [(segment, frames.packed(mask_of, depth)) for segment, mask_of in masks]
+    found = [(segment, bits) for segment, bits in found if bits]
+    if not found:
         return None
-    pixels = labels[filled]
-    numbers = np.zeros(256, np.uint8)
-    for number, segment in enumerate(segments, start=1):
-        numbers[segment.value] = number
-    if any(numbers[segment.value] != segment.value for segment in segments):
-        pixels = numbers[pixels]
     date, time = envelope.moment(source, identity)
     measures = _measures(source, volume)
+    sample = np.zeros((1, rows, columns), np.uint8)
+    sample.flat[: len(found)] = range(1, len(found) + 1)
     dataset = Segmentation(
-        source_images=[_stand_in(source, volume, measures[0], index) for index in filled.tolist()],
-        pixel_array=pixels,
+        source_images=[_stand_in(source, volume, measures[0])],
+        pixel_array=sample,
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe(n, s, model, identity) for n, s in enumerate(segments, start=1)],
+        segment_descriptions=[_describe(n, s, model, identity) for n, (s, _) in enumerate(found, start=1)],
         series_instance_uid=identity.uid(f"{kind} series"),
         series_number=envelope.KINDS[kind].series_number,
         sop_instance_uid=identity.uid(kind),
@@ -178,19 +192,30 @@ def _encode(
         content_time=time,
     )
     _as_in_source(dataset, source, measures, identity.uid(f"{kind} dimensions"))
+    _put_frames(dataset, [bits for _, bits in found], source, rows * columns)
     envelope.stamp(dataset, kind, source, identity, model)
     return dataset
 
 
-def _stand_in(source: Source, volume: Volume, measures: Dataset, index: int) -> Dataset:
-    """A slice as a single-frame header of its own, so that every kind of source is encoded in one way.
+def _put_frames(dataset: Dataset, segments: list[dict[int, npt.NDArray[np.uint8]]], source: Source, cells: int) -> None:
+    """The frames of every segment, slice -> bits, in place of those that are there."""
+    places = {z: index for index, z in enumerate(sorted({z for bits in segments for z in bits}, reverse=True), start=1)}
+    group_of = frames.groups_of(source)
+    groups = [group_of(z, (n, places[z]), n) for n, bits in enumerate(segments, start=1) for z in bits]
+    dataset[Tag("PerFrameFunctionalGroupsSequence")] = raw_sequence("PerFrameFunctionalGroupsSequence", groups)
+    dataset.NumberOfFrames = len(groups)
+    dataset.PixelData = frames.pixel_data([frame for bits in segments for frame in bits.values()], cells)
 
-    Patient and study are put in at the end by `envelope.stamp`; the instance UID is the slice's index.
+
+def _stand_in(source: Source, volume: Volume, measures: Dataset) -> Dataset:
+    """The first slice as a single-frame header of its own, so that every kind of source is encoded in one way.
+
+    Patient, study and references are put in at the end.
     """
-    slice_ = source.slices[index]
+    slice_ = source.slices[0]
     header = Dataset()
     header.SOPClassUID = CT_IMAGE_STORAGE
-    header.SOPInstanceUID = f"2.25.{index + 1}"
+    header.SOPInstanceUID = slice_.sop_instance_uid
     header.StudyInstanceUID = source.study_instance_uid
     header.SeriesInstanceUID = source.series_instance_uid
     header.FrameOfReferenceUID = source.frame_of_reference_uid
@@ -200,7 +225,7 @@ def _stand_in(source: Source, volume: Volume, measures: Dataset, index: int) -> 
     header.StudyDate = header.StudyTime = None
     header.Rows, header.Columns = volume.hounsfield.shape[1:]
     header.ImagePositionPatient = list(slice_.position)
-    header.ImageOrientationPatient = list(source.slices[0].orientation)
+    header.ImageOrientationPatient = list(slice_.orientation)
     header.PixelSpacing = measures.PixelSpacing
     header.SliceThickness = measures.SliceThickness
     return header
@@ -254,24 +279,8 @@ def _as_in_source(dataset: Dataset, source: Source, measures: PixelMeasuresSeque
     shared = dataset.SharedFunctionalGroupsSequence[0]
     shared.PlaneOrientationSequence[0].ImageOrientationPatient = list(source.slices[0].orientation)
     shared.PixelMeasuresSequence = measures
-    frames = dataset.PerFrameFunctionalGroupsSequence
     if "SegmentIdentificationSequence" in shared:
-        # Of one segment alone it may be shared, but readers look for it in the frames
-        for frame in frames:
-            frame.SegmentIdentificationSequence = deepcopy(shared.SegmentIdentificationSequence)
-        del shared.SegmentIdentificationSequence
-    images = [frame.DerivationImageSequence[0].SourceImageSequence[0] for frame in frames]
-    # Read all before writing any: the frames of several segments at one place share their items
-    indices = [int(image.ReferencedSOPInstanceUID.removeprefix("2.25.")) - 1 for image in images]
-    for frame, image, index in zip(frames, images, indices, strict=True):
-        _refer(image, source.slices[index])
-        frame.PlanePositionSequence[0].ImagePositionPatient = list(source.slices[index].position)
-    dataset.ReferencedSeriesSequence = envelope.referenced_series(source.instances)
-    dataset.SourceImageSequence = envelope.referenced_instances(source.instances)
-
-
-def _refer(item: Dataset, slice_: Slice) -> None:
-    item.ReferencedSOPClassUID = slice_.sop_class_uid
-    item.ReferencedSOPInstanceUID = slice_.sop_instance_uid
-    if slice_.frame_number is not None:
-        item.ReferencedFrameNumber = slice_.frame_number
+        del (
+            shared.SegmentIdentificationSequence
+        )  # of one segment alone it may be shared, but readers look in the frames
+    envelope.refer(dataset, source.instances)

@@ -1,0 +1,142 @@
+"""Explicit VR Little Endian (PS3.5 section 7.1.2): elements to bytes, and bytes to items.
+
+For what a library is too slow for. Results hold hundreds of items that are all alike, one for each slice; and every
+result is read again before it leaves, element by element, by other code than what wrote it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+UNDEFINED = 0xFFFFFFFF
+PREAMBLE_BYTES = 132  # PS3.10 section 7.1: 128 bytes and "DICM"
+META_GROUP = 0x0002
+_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_ITEM = 0xFFFEE000
+_ITEM_END = 0xFFFEE00D
+_SEQUENCE_END = 0xFFFEE0DD
+_short = struct.Struct("<HH2sH")
+_long = struct.Struct("<HH2sHI")
+_delimiter = struct.Struct("<HHI")
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+def element(tag: int, vr: str, value: bytes | str) -> bytes:
+    """An element; a value of odd length is padded as its representation asks (PS3.5 section 6.2)."""
+    data = value.encode("ascii") if isinstance(value, str) else value
+    if len(data) % 2:
+        data += b"\0" if vr in ("UI", "OB", "UN") else b" "
+    kind = vr.encode("ascii")
+    if kind in _LONG:
+        return _long.pack(tag >> 16, tag & 0xFFFF, kind, 0, len(data)) + data
+    return _short.pack(tag >> 16, tag & 0xFFFF, kind, len(data)) + data
+
+
+def item(*elements: bytes) -> bytes:
+    """An item of a sequence; its elements in the order of their tags."""
+    data = b"".join(elements)
+    return _delimiter.pack(_ITEM >> 16, _ITEM & 0xFFFF, len(data)) + data
+
+
+def sequence(tag: int, *items: bytes) -> bytes:
+    """A sequence element."""
+    return element(tag, "SQ", b"".join(items))
+
+
+def raw_sequence(keyword: str, items: Iterable[bytes]) -> RawDataElement:
+    """A sequence for a pydicom data set, which writes it as it is and reads it only when it is looked at."""
+    value = b"".join(items)
+    return RawDataElement(Tag(keyword), "SQ", len(value), value, 0, is_implicit_VR=False, is_little_endian=True)
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """What an element holds: the bytes of its value, or the items of a sequence."""
+
+    vr: str
+    value: memoryview
+    items: tuple[Item, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has neither value nor item."""
+        return not self.items and not len(self.value)
+
+    @property
+    def text(self) -> str:
+        """The value without its padding, as far as it is ASCII or UTF-8."""
+        return bytes(self.value).decode("utf-8", "replace").rstrip(" \0")
+
+
+Item = dict[int, Element]  # by tag, (group << 16) + element
+
+
+def read(part10: bytes) -> tuple[Item, Item]:
+    """File meta information and data set of a Part 10 file. Raises ValueError where it is none or is cut off."""
+    data = memoryview(part10)
+    if len(data) < PREAMBLE_BYTES or bytes(data[128:PREAMBLE_BYTES]) != b"DICM":
+        raise ValueError("no Part 10 file: DICM is not where it should be")
+    try:
+        meta, at = _elements(data, PREAMBLE_BYTES, len(data), only_group=META_GROUP)
+        dataset, _ = _elements(data, at, len(data))
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ValueError(f"cut off or not in Explicit VR Little Endian: {error}") from error
+    return meta, dataset
+
+
+def _elements(data: memoryview, at: int, end: int, *, only_group: int | None = None) -> tuple[Item, int]:
+    """The elements from `at` to `end`, to an item's delimiter, or to the first of another group; and where that is."""
+    found: Item = {}
+    while at < end:
+        group, number, kind, length = _short.unpack_from(data, at)
+        if only_group is not None and group != only_group:
+            break
+        tag = group << 16 | number
+        if tag == _ITEM_END:
+            return found, at + 8
+        at += 8
+        if kind in _LONG:
+            (length,) = struct.unpack_from("<I", data, at)
+            at += 4
+        vr = str(kind, "ascii")
+        if vr == "SQ":
+            items, at = _items(data, at, end if length == UNDEFINED else at + length, end)
+            found[tag] = Element(vr, data[at:at], items)
+            continue
+        if at + length > end:
+            raise ValueError(f"the element ({group:04X},{number:04X}) is cut off")
+        found[tag] = Element(vr, data[at : at + length])
+        at += length
+    return found, at
+
+
+def _items(data: memoryview, at: int, end: int, limit: int) -> tuple[tuple[Item, ...], int]:
+    if end > limit:
+        raise ValueError("a sequence is cut off")
+    items = []
+    while at < end:
+        group, number, length = _delimiter.unpack_from(data, at)
+        at += 8
+        tag = group << 16 | number
+        if tag == _SEQUENCE_END:
+            break
+        if tag != _ITEM:
+            raise ValueError(f"an item was expected, not ({group:04X},{number:04X})")
+        if length != UNDEFINED and at + length > end:
+            raise ValueError("an item is cut off")
+        found, at = _elements(data, at, end if length == UNDEFINED else at + length)
+        items.append(found)
+    return tuple(items), at
