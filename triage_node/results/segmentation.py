@@ -205,6 +205,7 @@ def _put_frames(dataset: Dataset, segments: list[dict[int, npt.NDArray[np.uint8]
     dataset[Tag("PerFrameFunctionalGroupsSequence")] = raw_sequence("PerFrameFunctionalGroupsSequence", groups)
     dataset.NumberOfFrames = len(groups)
     dataset.PixelData = frames.pixel_data([frame for bits in segments for frame in bits.values()], cells)
+    dataset["PixelData"].VR = "OB"
 
 
 def _stand_in(source: Source, volume: Volume, measures: Dataset) -> Dataset:
