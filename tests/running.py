@@ -181,14 +181,14 @@ def storescp(program: str, folder: Path, port: int, ae_title: str = "PACS") -> I
             stderr=log,
         )
     try:
-        until(lambda: _listens(port), 20, "storescp listens")
+        until(lambda: listens(port), 20, "storescp listens")
         yield received
     finally:
         process.terminate()
         process.wait(10)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     """Whether anybody listens; asked of the kernel, since a peer would take a probe for a broken association."""
     lines = [
         line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
