@@ -13,7 +13,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from triage_node.attributes import TRANSIENT_ERRNOS, UNREADABLE, Attributes, items, opened, refuse
 from triage_node.conformance import CT_IMAGE_STORAGE, CT_SOP_CLASSES
-from triage_node.study import Instance, NotAnalysed, Reason
+from triage_node.study import Instance, NotAnalysed, Reason, StoredPlace
 
 if TYPE_CHECKING:
     import mmap
@@ -107,6 +107,7 @@ class Frame:
     instance: Instance
     number: int | None  # 1-based frame number; None in a single-frame object
     name: str  # for people: "image 12"
+    stored: StoredPlace
     position_mm: Triple
     orientation: Orientation  # directions of a row and of a column: unit vectors at right angles
     row_spacing_mm: float  # between the centres of neighbouring rows
@@ -286,6 +287,12 @@ def _frame(instance: Instance, number: int | None, attributes: Attributes, cells
         instance=instance,
         number=number,
         name=attributes.name,
+        stored=StoredPlace(
+            position=attributes.text("ImagePositionPatient"),
+            orientation=attributes.text("ImageOrientationPatient"),
+            pixel_spacing=attributes.text("PixelSpacing"),
+            thickness=attributes.text("SliceThickness"),
+        ),
         position_mm=(position[0], position[1], position[2]),
         orientation=orientation,
         row_spacing_mm=row_spacing,

@@ -80,6 +80,16 @@ def digest_of(instances: Iterable[tuple[str, str]]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPlace:
+    """Where a slice lies in the very characters of its header, values parted by backslashes; empty where absent."""
+
+    position: str  # Image Position (Patient)
+    orientation: str  # Image Orientation (Patient)
+    pixel_spacing: str
+    thickness: str  # Slice Thickness
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Volume:
     """A CT series as Hounsfield units on a grid, slices ordered along their normal.
@@ -95,6 +105,8 @@ class Volume:
     instances: tuple[Instance, ...]  # of every slice; the same one again and again for a multi-frame object
     frame_numbers: tuple[int, ...] | None = None  # 1-based frame of every slice; None for single-frame objects
     warnings: tuple[str, ...] = ()  # sentences for the reader, for example of a gantry tilt that was corrected
+    stored_places: tuple[StoredPlace, ...] = ()  # of every slice; none where the volume was not read from DICOM
+    frame_of_reference_uid: str = ""
 
     def __post_init__(self) -> None:
         slices = self.hounsfield.shape[0]
@@ -102,8 +114,9 @@ class Volume:
             raise ValueError(f"hounsfield must be int16 [z, y, x], not {self.hounsfield.dtype} {self.hounsfield.shape}")
         if self.affine_lps_mm.shape != (4, 4) or self.slice_positions_mm.shape != (slices, 3):
             raise ValueError("affine_lps_mm must be [4, 4] and slice_positions_mm [z, 3]")
-        if len(self.instances) != slices or (self.frame_numbers is not None and len(self.frame_numbers) != slices):
-            raise ValueError("instances and frame_numbers need one entry for every slice")
+        optional = [entries for entries in (self.frame_numbers, self.stored_places) if entries]
+        if any(len(entries) != slices for entries in (self.instances, *optional)):
+            raise ValueError("instances, frame_numbers and stored_places need one entry for every slice")
 
     @cached_property
     def spacing_zyx_mm(self) -> tuple[float, float, float]:
@@ -160,9 +173,6 @@ class OperatingPoint:
             raise ValueError(f"grades_up_to must rise within 0 and 1, unlike {list(self.grades_up_to)}")
 
 
-NO_CARD = OperatingPoint()  # of a method without a model card
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """What judged a study: a method by name, its version, and the digest of its weights or parameters."""
@@ -171,7 +181,7 @@ class Model:
     version: str
     digest: str  # sha256, hex
     describes: str = ""  # one line for people, with the source
-    operating_point: OperatingPoint = NO_CARD  # from the model's card
+    operating_point: OperatingPoint = OperatingPoint()  # from the model's card, where there is one
     parameters: tuple[tuple[str, str], ...] = ()  # name and value of what else decides, as the report lists it
     trust: str = ""  # how far the probability can be trusted, one sentence from the card; empty: nothing is known
 
@@ -377,6 +387,7 @@ class ResultIdentity:
     created_at: datetime  # when the series was closed, timezone-aware: the objects' content date and time
     ae_title: str = "TRIAGE"
     predecessor: ResultIdentity | None = field(default=None)
+    kinds: tuple[ResultKind, ...] = ()  # of a predecessor: its objects that an archive may hold
 
     def uid(self, what: str) -> str:
         """A UID under 2.25 (PS3.5 annex B.2) that depends on nothing but this identity and `what`."""

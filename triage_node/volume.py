@@ -173,6 +173,8 @@ def read(series: Series, settings: AnalysisSection, *, progress: Progress | None
             instances=tuple(frame.instance for frame in stack.frames),
             frame_numbers=_frame_numbers(stack.frames),
             warnings=warnings + stack.warnings,
+            stored_places=tuple(frame.stored for frame in stack.frames),
+            frame_of_reference_uid=stack.frames[0].frame_of_reference_uid,
         )
 
 

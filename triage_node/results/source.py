@@ -1,28 +1,28 @@
-"""What results take from the headers of their source: patient, study, and where each slice lies.
+"""What results take from their source: patient, study, and where each slice lies.
 
-The headers are read once. Decimal strings are kept as they were stored, so that a segmentation lies exactly where its
-source lies; what is unusable is left empty where the standard allows it (type 2) instead of being invented.
+Decimal strings are kept as they were stored, so that a segmentation lies exactly where its source lies; what is
+unusable is left empty where the standard allows it (type 2) instead of being invented.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import pydicom
 from pydicom import config as pydicom_config
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName, format_number_as_ds
 
 from triage_node.attributes import UNREADABLE, opened, quiet
-from triage_node.conformance import CT_IMAGE_STORAGE
+from triage_node.study import StoredPlace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator
 
     from triage_node.study import Instance, Volume
 
@@ -47,12 +47,8 @@ _VALID = {
     "PatientIdentityRemoved": re.compile("YES|NO"),
     "TimezoneOffsetFromUTC": re.compile(r"[+-](0\d|1[0-4])[0-5]\d"),
 }
+NOWHERE = StoredPlace(position="", orientation="", pixel_spacing="", thickness="")
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-
-_GEOMETRY = (
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "FrameOfReferenceUID",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "Rows", "Columns",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,21 +81,14 @@ class Source:
 
 
 def of_volume(volume: Volume) -> Source:
-    """Read the headers of a volume's instances; they have been readable before, so OSError alone is expected."""
+    """Read the header of a volume's first instance; it has been readable before, so OSError alone is expected."""
     instances = _distinct(volume.instances)
-    headers = {instance.sop_instance_uid: _read(instance, first=instance is instances[0]) for instance in instances}
-    numbers = volume.frame_numbers or (None,) * len(volume.instances)
-    slices = tuple(
-        _slice(volume, index, headers[instance.sop_instance_uid], number)
-        for index, (instance, number) in enumerate(zip(volume.instances, numbers, strict=True))
-    )
-    first = headers[instances[0].sop_instance_uid]
     return Source(
-        identity=_identity(first),
+        identity=_identity(_read(instances[0])),
         study_instance_uid=instances[0].series.study_instance_uid,
         instances=instances,
-        slices=slices,
-        frame_of_reference_uid=_texts(first, "FrameOfReferenceUID")[0],
+        slices=tuple(_slices(volume)),
+        frame_of_reference_uid=volume.frame_of_reference_uid or None,
     )
 
 
@@ -111,7 +100,7 @@ def of_instances(instances: Iterable[Instance]) -> Source:
     identity = _identity(Dataset())
     for instance in distinct:
         try:
-            identity = _identity(_read(instance, first=True))
+            identity = _identity(_read(instance))
         except UNREADABLE:
             continue
         break
@@ -122,9 +111,8 @@ def _distinct(instances: Iterable[Instance]) -> tuple[Instance, ...]:
     return tuple({instance.sop_instance_uid: instance for instance in instances}.values())
 
 
-def _read(instance: Instance, *, first: bool) -> Dataset:
-    identity = ("SpecificCharacterSet", *TYPE_2, *OPTIONAL) if first else ()
-    wanted: list[str] = [*_GEOMETRY, *identity]
+def _read(instance: Instance) -> Dataset:
+    wanted: list[str] = ["SpecificCharacterSet", *TYPE_2, *OPTIONAL]
     with opened(instance) as file, quiet():
         return pydicom.dcmread(cast("BinaryIO", file), stop_before_pixels=True, specific_tags=wanted)
 
@@ -166,56 +154,41 @@ def _value(header: Dataset, keyword: str) -> str | list[str] | PersonName:
     return PersonName(texts[0]) if dictionary_VR(keyword) == "PN" else texts[0]
 
 
-def _slice(volume: Volume, index: int, header: Dataset, number: int | None) -> Slice:
-    instance = volume.instances[index]
-    places = [header]
-    if number is not None and instance.sop_class_uid != CT_IMAGE_STORAGE:
-        shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
-        own = header.PerFrameFunctionalGroupsSequence[number - 1]
-        places = [item for group in (own, shared[0]) for item in _macros(group)] + [header]
+def _slices(volume: Volume) -> Iterator[Slice]:
+    depth = len(volume.hounsfield)
     x_mm, y_mm = volume.affine_lps_mm[:3, 0], volume.affine_lps_mm[:3, 1]
     _, row_mm, column_mm = volume.spacing_zyx_mm
-    return Slice(
-        sop_class_uid=instance.sop_class_uid,
-        sop_instance_uid=instance.sop_instance_uid,
-        frame_number=number,
-        position=_decimals(places, "ImagePositionPatient", volume.slice_positions_mm[index].tolist()),
-        orientation=_decimals(
-            places, "ImageOrientationPatient", [*(x_mm / column_mm).tolist(), *(y_mm / row_mm).tolist()]
-        ),
-        pixel_spacing=_decimals(places, "PixelSpacing", [row_mm, column_mm]),
-        thickness=_thickness(places),
-    )
+    directions = [*(x_mm / column_mm).tolist(), *(y_mm / row_mm).tolist()]
+    for index, (instance, number, stored) in enumerate(
+        zip(
+            volume.instances,
+            volume.frame_numbers or (None,) * depth,
+            volume.stored_places or (NOWHERE,) * depth,
+            strict=True,
+        )
+    ):
+        yield Slice(
+            sop_class_uid=instance.sop_class_uid,
+            sop_instance_uid=instance.sop_instance_uid,
+            frame_number=number,
+            position=_decimals(stored.position, volume.slice_positions_mm[index].tolist()),
+            orientation=_decimals(stored.orientation, directions),
+            pixel_spacing=_decimals(stored.pixel_spacing, [row_mm, column_mm]),
+            thickness=_thickness(stored.thickness),
+        )
 
 
-def _macros(group: Dataset) -> list[Dataset]:
-    keywords = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-    return [group[keyword].value[0] for keyword in keywords if group.get(keyword)]
-
-
-def _texts(dataset: Dataset, keyword: str) -> list[str]:
-    """The stored characters of an attribute, value by value, unconverted."""
-    element: Any = dataset.get_item(keyword) if keyword in dataset else None
-    if element is None or element.value is None:
-        return []
-    if isinstance(element, RawDataElement):
-        return [part.strip(" \0") for part in cast("bytes", element.value).decode("ascii", "replace").split("\\")]
-    values = element.value if isinstance(element.value, list | MultiValue) else [element.value]
-    return [str(value).strip(" \0") for value in values]
-
-
-def _decimals(places: Sequence[Dataset], keyword: str, otherwise: list[float]) -> tuple[str, ...]:
-    for place in places:
-        texts = _texts(place, keyword)
-        if len(texts) == len(otherwise) and all(_DECIMAL.fullmatch(text) for text in texts):
-            # PS3.5 table 6.2-1: a decimal string has at most 16 characters
-            return tuple(text if len(text) <= 16 else format_number_as_ds(float(text)) for text in texts)
+def _decimals(stored: str, otherwise: list[float]) -> tuple[str, ...]:
+    texts = [text.strip(" \0") for text in stored.split("\\")]
+    if len(texts) == len(otherwise) and all(_DECIMAL.fullmatch(text) for text in texts):
+        return tuple(_short(text) for text in texts)
     return tuple(format_number_as_ds(value) for value in otherwise)
 
 
-def _thickness(places: Sequence[Dataset]) -> str | None:
-    for place in places:
-        texts = _texts(place, "SliceThickness")
-        if len(texts) == 1 and _DECIMAL.fullmatch(texts[0]) and float(texts[0]) > 0:
-            return texts[0] if len(texts[0]) <= 16 else format_number_as_ds(float(texts[0]))
-    return None
+def _thickness(stored: str) -> str | None:
+    return _short(stored) if _DECIMAL.fullmatch(stored) and float(stored) > 0 else None
+
+
+def _short(text: str) -> str:
+    """PS3.5 table 6.2-1: a decimal string has at most 16 characters."""
+    return text if len(text) <= 16 else format_number_as_ds(float(text))
