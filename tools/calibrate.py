@@ -19,14 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import typer
+from evaluation import agreement
 from rich.progress import track
 from scipy.optimize import minimize
-from scipy.stats import mannwhitneyu
-from train_multitask import cropped
-from training import augmentation, batches, layout
+from training import augmentation, batches, layout, validation
+from training.run import errors_said
+from training.validation import Dices
 
-from nets import slices, weights
-from nets.weights import Calibration, WeightsError
+from nets import weights
+from nets.weights import Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +41,6 @@ THRESHOLDS = np.round(np.arange(0.1, 0.71, 0.05), 2)
 AS_GOOD = 0.005  # of Dice: less than experts differ by, and than so few scans can tell
 DEPTH = 24  # of stacks put together from single slices
 DRAWS = 6  # such stacks a split
-MARGIN_PX = 4
-BATCH = 16
 
 Split = Literal["validation", "test"]
 
@@ -66,10 +65,7 @@ def main(
 ) -> None:
     """Choose threshold and calibration on the validation patients, measure on the test patients."""
     torch.set_num_threads(threads)
-    try:
-        network, card = weights.load_multitask(start)
-    except WeightsError as error:
-        raise SystemExit(f"calibrate: {error}") from error
+    network, card = weights.load_multitask(start)
     dices = lesion_dices(network, data, "validation")
     lesion = chosen_threshold(dices)
     validated = judged(network, data, "validation", seed)
@@ -101,27 +97,21 @@ def chosen_threshold(dices: dict[str, list[float]]) -> float:
     return float(THRESHOLDS[int(np.flatnonzero(means >= means.max() - AS_GOOD)[-1])])
 
 
-@torch.inference_mode()
 def lesion_dices(network: MultitaskNetwork, data: Path, split: Split) -> dict[str, list[float]]:
     """Dice of each scan's lesions at each of THRESHOLDS; single slices of a source count as one scan."""
-    counts: dict[str, npt.NDArray[np.int64]] = {}
+
+    def lesions_by(images: torch.Tensor) -> torch.Tensor:
+        return network.slices(images)[0][:, :1].sigmoid()
+
+    dices = Dices()
     for study in track(list(layout.studies(data, (split,))), description=f"lesions, {split}"):
         if study.lesions is None or not study.card.covid:
             continue
-        hounsfield, lesions, inside = cropped(study)
-        image, inner = slices.aligned(
-            slices.windowed(torch.from_numpy(hounsfield).float())[:, None], network.backbone.step
-        )
-        found = torch.cat(
-            [network.slices(image[i : i + BATCH])[0][:, 0].sigmoid() for i in range(0, len(image), BATCH)]
-        )
-        name = study.card.source if len(lesions) == 1 else study.name
-        both = counts.setdefault(name, np.zeros((2, len(THRESHOLDS)), dtype=np.int64))
-        drawn = (lesions > 0) & inside
-        for at, threshold in enumerate(THRESHOLDS):
-            mask = (found[inner].numpy() >= threshold) & inside
-            both[:, at] += 2 * int((mask & drawn).sum()), int(mask.sum()) + int(drawn.sum())
-    return {name: (both[0] / np.maximum(1, both[1])).tolist() for name, both in counts.items() if both[1].any()}
+        hounsfield, lesions, inside = validation.cropped(study)
+        found = validation.said_of_pixels(lesions_by, hounsfield, network.backbone.step)[:, 0].numpy()
+        masks = np.stack([(found >= threshold) & inside for threshold in THRESHOLDS])
+        dices.add(validation.scan_of(study), masks, (lesions > 0) & inside)
+    return {name: each.tolist() for name, each in dices.values().items() if dices.judged(name)}
 
 
 def judged(network: MultitaskNetwork, data: Path, split: Split, seed: int) -> list[Judged]:
@@ -169,20 +159,14 @@ def stacks(studies: list[TrainingStudy], rng: np.random.Generator) -> Iterator[t
 @torch.inference_mode()
 def logit(network: MultitaskNetwork, stack: Stack) -> float:
     """What the identification head says of a whole stack, cropped as at inference."""
+
+    def pooled_by(images: torch.Tensor) -> torch.Tensor:
+        return network.slices(images)[1]
+
     hounsfield = np.where(stack.valid, stack.hounsfield, np.float32(augmentation.AIR_HU))
     if stack.lungs is not None and stack.lungs.any():
-        outline: npt.NDArray[np.bool_] = np.any(stack.lungs, axis=0)
-        rows, columns = (np.flatnonzero(outline.any(axis=axis)) for axis in (1, 0))
-        there = np.flatnonzero(stack.lungs.any(axis=(1, 2)))
-        hounsfield = hounsfield[
-            there[0] : there[-1] + 1,
-            max(0, rows[0] - MARGIN_PX) : rows[-1] + 1 + MARGIN_PX,
-            max(0, columns[0] - MARGIN_PX) : columns[-1] + 1 + MARGIN_PX,
-        ]
-    image, _ = slices.aligned(
-        slices.windowed(torch.from_numpy(np.ascontiguousarray(hounsfield)))[:, None], network.backbone.step
-    )
-    pooled = torch.cat([network.slices(image[i : i + BATCH])[1] for i in range(0, len(image), BATCH)])
+        hounsfield = hounsfield[validation.lung_box(stack.lungs)]
+    pooled = validation.said_of_slices(pooled_by, hounsfield, network.backbone.step)
     return float(network.identify(network.pooling.over_slices(pooled[None]))[0])
 
 
@@ -211,11 +195,10 @@ def summary(of: list[Judged], calibration: Calibration) -> dict[str, object]:
     """Numbers of a split: area under the curve, Brier score, and every stack by name."""
     probabilities = np.array([calibration.probability(each.logit) for each in of])
     truth = np.array([each.covid for each in of])
-    ill, well = probabilities[truth], probabilities[~truth]
-    auc = float(mannwhitneyu(ill, well).statistic / (len(ill) * len(well))) if len(ill) and len(well) else None
+    auc = agreement.auc(probabilities, truth)
     return {
-        "stacks_with_covid": len(ill),
-        "stacks_without": len(well),
+        "stacks_with_covid": int(truth.sum()),
+        "stacks_without": int((~truth).sum()),
         "auc": auc if auc is None else round(auc, 4),
         "brier": round(float(((probabilities - truth) ** 2).mean()), 4),
         "wrong_at_0.5": int(((probabilities >= 0.5) != truth).sum()),
@@ -227,4 +210,5 @@ def summary(of: list[Judged], calibration: Calibration) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with errors_said("calibrate"):
+        typer.run(main)

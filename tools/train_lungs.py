@@ -8,7 +8,6 @@ and 1e-4; here as many batches, AdamW with a cosine from 1e-3 to 0, augmentation
 
 from __future__ import annotations
 
-import json
 from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import Annotated
 
@@ -16,13 +15,13 @@ import numpy as np
 import torch
 import typer
 from torch.nn import functional
-from training import augmentation, batches, layout
+from training import augmentation, batches, layout, validation
 from training.layout import LayoutError, TrainingStudy
-from training.run import Lines, Run, RunError, Smoothed, device_of, progress
+from training.run import Lines, Run, Smoothed, device_of, errors_said, finish, progress
+from training.validation import Dices
 
-from nets import slices, unet2d, weights
+from nets import unet2d, weights
 from nets.unet2d import LungNetwork
-from nets.weights import WeightsError
 
 SHAPE = (200, 232)  # rows, columns of 2 mm that a step sees of a slice: a wide field of view with air in it
 AUGMENTATION = augmentation.Augmentation(rotation_deg=20.0, scale=(0.65, 1.25), shift_px=25.0)
@@ -50,43 +49,7 @@ def main(
     """Train the lung network; the weights and their card lie in --out in the end."""
     if architecture not in ARCHITECTURES:
         raise typer.BadParameter(f"--architecture is one of {', '.join(ARCHITECTURES)}, not {architecture!r}")
-    try:
-        train(
-            data,
-            out,
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            architecture=architecture,
-            start_from=start_from,
-            seed=seed,
-            device=device_of(device),
-            half=half,
-            threads=threads,
-            save_every=save_every,
-            validate_every=validate_every,
-        )
-    except (RunError, LayoutError, WeightsError) as error:
-        raise SystemExit(f"train_lungs: {error}") from error
-
-
-def train(
-    data: Path,
-    out: Path,
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    architecture: str,
-    start_from: Path | None,
-    seed: int,
-    device: torch.device,
-    half: bool,
-    threads: int,
-    save_every: int,
-    validate_every: int,
-) -> None:
-    """The loop."""
+    on = device_of(device)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     levels = ARCHITECTURES[architecture]
@@ -110,50 +73,42 @@ def train(
         folder=out,
         network=network,
         settings=settings,
-        device=device,
+        device=on,
         seed=seed,
         learning_rate=learning_rate,
         steps=steps,
     )
     if run.resume():
         print(f"going on from step {run.step} of {steps}")
-    shown, dice = Smoothed(), 0.0
+    shown, dices = Smoothed(), dict[str, float]()
     with progress() as bar:
         lines = Lines(bar)
         task = bar.add_task("lungs", total=steps, completed=run.step, losses="")
         while run.step < steps:
             run.network.train()
             images, truth = batches.lung_batch(sources, shares, batch_size, SHAPE, AUGMENTATION, run.rng)
-            images = images.to(device, memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            images = images.to(on, memory_format=torch.channels_last)
+            with torch.autocast(on.type, torch.bfloat16, enabled=half):
                 logits = run.network(images)
-            loss = functional.binary_cross_entropy_with_logits(logits.float(), truth.to(device))
+            loss = functional.binary_cross_entropy_with_logits(logits.float(), truth.to(on))
             run.descend(loss)
             shown.update(loss=loss.item())
             if run.step % validate_every == 0 or run.step == steps:
-                dice = float(np.mean(list(validate(run.average.module, held_out, device, half=half).values())))
-                run.log(loss=shown.values["loss"], rate=run.rate(), validation_dice=dice)
+                dices = validate(run.average.module, held_out, on, half=half and run.step < steps)
+                run.log(loss=shown.values["loss"], rate=run.rate(), validation_dice=mean(dices))
             if run.step % save_every == 0 or run.step == steps:
                 run.save()
-            text = f"{shown}  Dice {dice:.4f}"
+            text = f"{shown}  Dice {mean(dices):.4f}"
             bar.update(task, completed=run.step, losses=text)
             lines.tell(run.step, steps, text)
-    trained = run.average.module
-    dices = validate(trained, held_out, device, half=False)
-    card = weights.Card(
-        version="1",
+    finish(
+        run,
+        "lungs",
         architecture=weights.LungArchitecture(levels=weights.LevelTable.of(levels)),
-        data=batches.described(sources),
-        licence=batches.licences(sources),
-        split="by patient; the split of each study stands in its card in the training layout",
-        training=f"tools/train_lungs.py --steps {steps} --batch-size {batch_size} --learning-rate {learning_rate} "
-        f"--architecture {architecture} --start-from {start_from} --seed {seed}, on {device}",
-        metrics={"validation_dice": dict(dices)},
-        not_for=("diagnosis",),
+        sources=sources,
+        dices=dices or validate(run.average.module, held_out, on, half=False),
         trust="measured on the validation patients above and nowhere else",
     )
-    path = weights.save(out, "lungs", trained, card)
-    print(json.dumps({"weights": str(path), "validation_dice": dices}, indent=1))
 
 
 def read(data: Path) -> tuple[dict[str, list[TrainingStudy]], list[TrainingStudy]]:
@@ -172,33 +127,27 @@ def read(data: Path) -> tuple[dict[str, list[TrainingStudy]], list[TrainingStudy
     return sources, held_out
 
 
-@torch.inference_mode()
 def validate(
     network: torch.nn.Module, studies: list[TrainingStudy], device: torch.device, *, half: bool
 ) -> dict[str, float]:
     """Dice of the lungs of each source, over whole scans; single slices count as one scan together."""
     assert isinstance(network, LungNetwork)
     network.eval()
-    counts: dict[str, dict[str, list[int]]] = {}
+    sources: dict[str, Dices] = {}
     for study in studies:
         assert study.lungs is not None
-        valid = np.ones_like(study.lungs) if study.valid is None else study.valid
-        hounsfield = torch.from_numpy(np.where(valid, study.hounsfield, np.int16(augmentation.AIR_HU))).float()
-        found = []
-        image, inner = slices.aligned(slices.windowed(hounsfield)[:, None], network.backbone.step)
-        for part in image.split(16):  # type: ignore[no-untyped-call]  # torch ships this untyped
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                found.append(network(part.to(device))[:, 0].float().cpu() > 0)
-        mask = torch.cat(found)[inner].numpy() & valid
-        name = study.card.source if len(mask) == 1 else f"{study.card.source}/{study.name}"
-        both = counts.setdefault(study.card.source, {}).setdefault(name, [0, 0])
-        both[0] += 2 * int((mask & study.lungs & valid).sum())
-        both[1] += int(mask.sum()) + int((study.lungs & valid).sum())
-    return {
-        source: float(np.mean([overlap / max(1, total) for overlap, total in scans.values()]))
-        for source, scans in counts.items()
-    }
+        hounsfield, valid = validation.imaged(study)
+        said = validation.said_of_pixels(network, hounsfield, network.backbone.step, device, half=half)
+        dices = sources.setdefault(study.card.source, Dices())
+        dices.add(validation.scan_of(study), (said[:, 0] > 0).numpy() & valid, study.lungs & valid)
+    return {source: float(np.mean(list(dices.values().values()))) for source, dices in sources.items()}
+
+
+def mean(dices: dict[str, float]) -> float:
+    """Over the sources; 0 before the first validation."""
+    return float(np.mean(list(dices.values()))) if dices else 0.0
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with errors_said("train_lungs"):
+        typer.run(main)

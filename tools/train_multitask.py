@@ -11,21 +11,19 @@ paper: 60,000 batches of 5 studies, Adam 1e-4, binary cross-entropies, the ident
 
 from __future__ import annotations
 
-import json
 from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import typer
-from training import augmentation, batches, layout
+from training import augmentation, batches, layout, validation
 from training.layout import LayoutError, TrainingStudy
-from training.run import Lines, Run, RunError, Smoothed, device_of, progress
+from training.run import Lines, Run, Smoothed, device_of, errors_said, finish, progress
+from training.validation import Dices
 
-from nets import multitask, slices, weights
+from nets import multitask, weights
 from nets.multitask import MultitaskNetwork
-from nets.weights import WeightsError
 
 if TYPE_CHECKING:
     from training.batches import Batch, Stack
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from nets.multitask import Losses
 
 SHAPE = (112, 152)  # rows, columns of 2 mm that a step sees of a stack, around the lungs
-MARGIN_PX = 4  # around the lungs at validation, as at inference
 ARCHITECTURES = {
     "shipped": weights.MultitaskArchitecture(
         levels=weights.LevelTable.of(multitask.MULTITASK), lesion_classes=2, pooling_levels=3, hidden=64
@@ -70,51 +67,7 @@ def main(
     """Train the multitask network; the weights and their card lie in --out in the end."""
     if architecture not in ARCHITECTURES:
         raise typer.BadParameter(f"--architecture is one of {', '.join(ARCHITECTURES)}, not {architecture!r}")
-    try:
-        train(
-            data,
-            out,
-            steps=steps,
-            stacks=stacks,
-            depth=depth,
-            learning_rate=learning_rate,
-            classification_weight=classification_weight,
-            dice_weight=dice_weight,
-            architecture=architecture,
-            start_from=start_from,
-            identification_only=identification_only,
-            seed=seed,
-            device=device_of(device),
-            half=half,
-            threads=threads,
-            save_every=save_every,
-            validate_every=validate_every,
-        )
-    except (RunError, LayoutError, WeightsError) as error:
-        raise SystemExit(f"train_multitask: {error}") from error
-
-
-def train(
-    data: Path,
-    out: Path,
-    *,
-    steps: int,
-    stacks: int,
-    depth: int,
-    learning_rate: float,
-    classification_weight: float,
-    dice_weight: float,
-    architecture: str,
-    start_from: Path | None,
-    identification_only: bool,
-    seed: int,
-    device: torch.device,
-    half: bool,
-    threads: int,
-    save_every: int,
-    validate_every: int,
-) -> None:
-    """The loop."""
+    on = device_of(device)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     described = ARCHITECTURES[architecture]
@@ -143,14 +96,14 @@ def train(
         folder=out,
         network=network,
         settings=settings,
-        device=device,
+        device=on,
         seed=seed,
         learning_rate=learning_rate,
         steps=steps,
     )
     if run.resume():
         print(f"going on from step {run.step} of {steps}")
-    shown, dice = Smoothed(), 0.0
+    shown, dices = Smoothed(), dict[str, float]()
     with progress() as bar:
         lines = Lines(bar)
         task = bar.add_task("multitask", total=steps, completed=run.step, losses="")
@@ -160,12 +113,12 @@ def train(
                 network.backbone.eval()
                 network.segmentation.eval()
             batch = a_batch(kinds, stacks, depth, run.rng)
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                logits = network(batch.stacks.to(device))
+            with torch.autocast(on.type, torch.bfloat16, enabled=half):
+                logits = network(batch.stacks.to(on))
             losses: Losses = multitask.multitask_loss(
                 multitask.Logits(logits.lesions.float(), logits.covid.float()),
-                batch.lesions.to(device),
-                batch.covid.to(device),
+                batch.lesions.to(on),
+                batch.covid.to(on),
                 classification_weight=classification_weight,
                 dice_weight=dice_weight,
             )
@@ -177,29 +130,21 @@ def train(
                 covid=losses.covid.item(),
             )
             if run.step % validate_every == 0 or run.step == steps:
-                dices = validate(run.average.module, held_out, device, half=half)
-                dice = float(np.mean([of for name, of in dices.items() if "consolidation" not in name]))
+                dices = validate(run.average.module, held_out, on, half=half and run.step < steps)
                 run.log(**shown.values, rate=run.rate(), **{f"dice {name}": of for name, of in dices.items()})
             if run.step % save_every == 0 or run.step == steps:
                 run.save()
-            text = f"{shown}  Dice {dice:.3f}"
+            text = f"{shown}  Dice {mean(dices):.3f}"
             bar.update(task, completed=run.step, losses=text)
             lines.tell(run.step, steps, text)
-    dices = validate(run.average.module, held_out, device, half=False)
-    sources = {f"{kind}: {name}": of for kind, each in kinds.items() for name, of in each.items()}
-    card = weights.Card(
-        version="1",
+    finish(
+        run,
+        "multitask",
         architecture=described,
-        data=batches.described(sources),
-        licence=batches.licences(sources),
-        split="by patient; the split of each study stands in its card in the training layout",
-        training=" ".join(f"--{key.replace('_', '-')} {value}" for key, value in settings.items() if key != "data"),
-        metrics={"validation_dice": dict(dices)},
-        not_for=("diagnosis",),
+        sources={f"{kind}: {name}": of for kind, each in kinds.items() for name, of in each.items()},
+        dices=dices or validate(run.average.module, held_out, on, half=False),
         trust="measured on the validation patients above and nowhere else; the probability is not calibrated",
     )
-    path = weights.save(out, "multitask", run.average.module, card)
-    print(json.dumps({"weights": str(path), "validation_dice": dices}, indent=1))
 
 
 Kinds = dict[str, dict[str, list[TrainingStudy]]]
@@ -242,9 +187,7 @@ def a_stack(kind: str, kinds: Kinds, depth: int, rng: np.random.Generator) -> St
         sources = kinds[of]
         if with_lungs:
             sources = {name: [s for s in each if s.lungs is not None] for name, each in sources.items()}
-        shares = {name: share for name, share in batches.shares_of(sources).items() if share > 0}
-        names = list(shares)
-        source = names[int(rng.choice(len(names), p=np.array(list(shares.values())) / sum(shares.values())))]
+        source = batches.any_source(sources, batches.shares_of(sources), rng)
         return batches.stack_of(sources, source, depth, rng)
 
     if kind == "twin":
@@ -256,7 +199,6 @@ def a_stack(kind: str, kinds: Kinds, depth: int, rng: np.random.Generator) -> St
     return batches.sham(stack, rng) if rng.random() < SHAM_SHARE else stack
 
 
-@torch.inference_mode()
 def validate(
     network: torch.nn.Module, studies: list[TrainingStudy], device: torch.device, *, half: bool
 ) -> dict[str, float]:
@@ -266,50 +208,29 @@ def validate(
     """
     assert isinstance(network, MultitaskNetwork)
     network.eval()
-    counts: dict[str, list[int]] = {}
+
+    def lesions_by(images: torch.Tensor) -> torch.Tensor:
+        return network.slices(images)[0]
+
+    dices = Dices()
     for study in studies:
-        assert study.lesions is not None
-        hounsfield, lesions, inside = cropped(study)
-        image, inner = slices.aligned(
-            slices.windowed(torch.from_numpy(hounsfield).float())[:, None], network.backbone.step
-        )
-        found = []
-        for part in image.split(16):  # type: ignore[no-untyped-call]  # torch ships this untyped
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                found.append(network.slices(part.to(device))[0].float().cpu() > 0)
-        masks = torch.cat(found)[:, :, inner[1], inner[2]].numpy()
-        name = study.card.source if len(lesions) == 1 else study.name
-        _count(counts, name, masks[:, 0] & inside, (lesions > 0) & inside)
+        hounsfield, lesions, inside = validation.cropped(study)
+        step = network.backbone.step
+        masks = (validation.said_of_pixels(lesions_by, hounsfield, step, device, half=half) > 0).numpy()
+        drawn = (lesions > 0) & inside
+        name = validation.scan_of(study)
+        dices.add(name, masks[:, 0] & inside, drawn)
         if study.card.classes and masks.shape[1] > 1:
-            drawn = (lesions > 0) & inside
-            _count(counts, f"{name} consolidation", masks[:, 1] & drawn, (lesions == 2) & drawn)
-    return {name: overlap / max(1, total) for name, (overlap, total) in counts.items()}
+            dices.add(f"{name} consolidation", masks[:, 1] & drawn, (lesions == 2) & drawn)
+    return {name: float(dice) for name, dice in dices.values().items()}
 
 
-def cropped(
-    study: TrainingStudy,
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """A study as inference crops it: Hounsfield and lesions [z, y, x] around the lungs, and where it is judged."""
-    assert study.lesions is not None
-    valid = np.ones(study.hounsfield.shape, dtype=np.bool_) if study.valid is None else study.valid
-    hounsfield = np.where(valid, study.hounsfield, np.int16(augmentation.AIR_HU))
-    if study.lungs is None:
-        return hounsfield, study.lesions, valid
-    outline: npt.NDArray[np.bool_] = np.any(study.lungs, axis=0)  # [y, x]
-    rows, columns = (np.flatnonzero(outline.any(axis=axis)) for axis in (1, 0))
-    box = np.s_[
-        :,
-        max(0, rows[0] - MARGIN_PX) : rows[-1] + 1 + MARGIN_PX,
-        max(0, columns[0] - MARGIN_PX) : columns[-1] + 1 + MARGIN_PX,
-    ]
-    return hounsfield[box], study.lesions[box], (valid & study.lungs)[box]
-
-
-def _count(counts: dict[str, list[int]], name: str, found: npt.NDArray[np.bool_], drawn: npt.NDArray[np.bool_]) -> None:
-    both = counts.setdefault(name, [0, 0])
-    both[0] += 2 * int((found & drawn).sum())
-    both[1] += int(found.sum()) + int(drawn.sum())
+def mean(dices: dict[str, float]) -> float:
+    """Over the scans' lesions of both classes; 0 before the first validation."""
+    whole = [dice for name, dice in dices.items() if "consolidation" not in name]
+    return float(np.mean(whole)) if whole else 0.0
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with errors_said("train_multitask"):
+        typer.run(main)

@@ -5,7 +5,7 @@ Truth is NaN where nobody knows it, and the losses leave it out there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 
 from nets import slices
 from training import augmentation, counterfactual
+from triage_node import grid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +52,15 @@ def shares_of(sources: Mapping[str, Sequence[TrainingStudy]]) -> dict[str, float
     return {name: sum(len(study.hounsfield) for study in studies) ** 0.5 for name, studies in sources.items()}
 
 
+def any_source(
+    sources: Mapping[str, Sequence[TrainingStudy]], shares: Mapping[str, float], rng: np.random.Generator
+) -> str:
+    """One of the sources that have a study, each as often as its share says."""
+    names = [name for name in shares if sources.get(name)]
+    weights = np.array([shares[name] for name in names])
+    return names[int(rng.choice(len(names), p=weights / weights.sum()))]
+
+
 def described(sources: Mapping[str, Sequence[TrainingStudy]]) -> tuple[str, ...]:
     """One sentence a source, for the model card."""
     return tuple(
@@ -67,7 +77,7 @@ def licences(sources: Mapping[str, Sequence[TrainingStudy]]) -> str:
 
 def lung_batch(
     sources: Mapping[str, Sequence[TrainingStudy]],
-    weights: Mapping[str, float],
+    shares: Mapping[str, float],
     size: int,
     shape: tuple[int, int],
     by: Augmentation,
@@ -80,7 +90,8 @@ def lung_batch(
     """
     images, truths = [], []
     for _ in range(size):
-        study = _any_study(sources, weights, rng)
+        studies = sources[any_source(sources, shares, rng)]
+        study = studies[int(rng.integers(len(studies)))]
         z = int(rng.integers(len(study.hounsfield)))
         assert study.lungs is not None
         valid = np.ones_like(study.lungs[z]) if study.valid is None else study.valid[z]
@@ -137,13 +148,13 @@ def part(of: Stack, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> St
     """Some slices of a stack, by a mask over its slices or their numbers."""
     lungs = None if of.lungs is None else of.lungs[chosen]
     lesions = None if of.lesions is None else of.lesions[chosen]
-    return Stack(
+    return replace(
+        of,
         hounsfield=of.hounsfield[chosen],
         lungs=lungs,
         lesions=lesions,
         valid=of.valid[chosen],
         covid=_shown(of.covid, lungs, lesions),
-        classes=of.classes,
     )
 
 
@@ -154,14 +165,7 @@ def healthy_twin(of: Stack, rng: np.random.Generator) -> Stack | None:
     images = counterfactual.healthy_twin(of.hounsfield, of.lungs & of.valid, of.lesions > 0, rng)
     if images is None:
         return None
-    return Stack(
-        hounsfield=images,
-        lungs=of.lungs,
-        lesions=np.zeros_like(of.lesions),
-        valid=of.valid,
-        covid=False,
-        classes=False,
-    )
+    return replace(of, hounsfield=images, lesions=np.zeros_like(of.lesions), covid=False, classes=False)
 
 
 def sham(of: Stack, rng: np.random.Generator) -> Stack:
@@ -169,7 +173,7 @@ def sham(of: Stack, rng: np.random.Generator) -> Stack:
     if of.lungs is None or of.lesions is None:
         return of
     images = counterfactual.sham(of.hounsfield, of.lungs & of.valid, of.lesions > 0, rng)
-    return _with_images(of, images)
+    return replace(of, hounsfield=images)
 
 
 def transplanted(into: Stack, donor: Stack) -> Stack:
@@ -181,12 +185,11 @@ def transplanted(into: Stack, donor: Stack) -> Stack:
         into.hounsfield, into.lungs & into.valid, donor.hounsfield, donor.lungs, donor.lesions > 0
     )
     labels = lesions.astype(np.uint8)
-    return Stack(
+    return replace(
+        into,
         hounsfield=images,
-        lungs=into.lungs,
         lesions=labels,
-        valid=into.valid,
-        covid=_shown(True, into.lungs, labels),
+        covid=_shown(covid=True, lungs=into.lungs, lesions=labels),
         classes=False,
     )
 
@@ -217,15 +220,6 @@ def collate(
     return Batch(
         stacks=torch.stack(images)[:, None], lesions=torch.stack(truths), covid=torch.tensor(covid), kinds=tuple(kinds)
     )
-
-
-def _any_study(
-    sources: Mapping[str, Sequence[TrainingStudy]], weights: Mapping[str, float], rng: np.random.Generator
-) -> TrainingStudy:
-    names = [name for name in weights if sources.get(name)]
-    shares = np.array([weights[name] for name in names])
-    studies = sources[names[int(rng.choice(len(names), p=shares / shares.sum()))]]
-    return studies[int(rng.integers(len(studies)))]
 
 
 def _of_single_slices(studies: Sequence[TrainingStudy], depth: int, rng: np.random.Generator) -> Stack:
@@ -266,23 +260,15 @@ def _shown(
     return True if (lesions > 0).sum() >= LEAST_LESION_SHARE * lung else None
 
 
-def _with_images(of: Stack, images: npt.NDArray[np.float32]) -> Stack:
-    return Stack(
-        hounsfield=images, lungs=of.lungs, lesions=of.lesions, valid=of.valid, covid=of.covid, classes=of.classes
-    )
-
-
 def _only_lungs(stack: Stack, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Air outside the lungs' box with a margin of 0 to 10 pixels, for every source: no border tells one apart."""
     valid = stack.valid
     if stack.lungs is not None and stack.lungs.any():
-        outline: npt.NDArray[np.bool_] = np.any(stack.lungs, axis=0)  # [h, w]
         box = np.zeros(valid.shape[1:], dtype=np.bool_)
         sides = []
-        for axis in (1, 0):
-            along = np.flatnonzero(outline.any(axis=axis))
-            margin = rng.integers(0, 11, 2)
-            sides.append(slice(max(0, int(along[0] - margin[0])), int(along[-1] + 1 + margin[1])))
+        for side in grid.bounds(stack.lungs, 0)[1:]:
+            before, after = (int(margin) for margin in rng.integers(0, 11, 2))
+            sides.append(slice(max(0, side.start - before), side.stop + after))
         box[sides[0], sides[1]] = True
         valid = valid & box
     hounsfield = np.where(valid, stack.hounsfield, np.float32(augmentation.AIR_HU))

@@ -1,4 +1,4 @@
-"""What a training run keeps on disk and shows on the terminal: checkpoints, a log of losses, a progress bar."""
+"""What a training run keeps on disk and shows on the terminal: checkpoints, a log of losses, progress, weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,17 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.optim.swa_utils import AveragedModel
 
+from nets import weights
+from training import batches
+from training.layout import LayoutError
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
+
+    from training.layout import TrainingStudy
 
 EMA_DECAY = 0.998  # less in the first steps, so that the random weights of the beginning are soon forgotten
 
@@ -134,6 +141,41 @@ class Run:
 def _averaged(average: torch.Tensor, now: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
     decay = min(EMA_DECAY, (1 + float(count)) / (10 + float(count)))
     return average + (now - average) * (1 - decay)
+
+
+def finish(
+    run: Run,
+    name: str,
+    *,
+    architecture: weights.LungArchitecture | weights.MultitaskArchitecture,
+    sources: Mapping[str, Sequence[TrainingStudy]],
+    dices: Mapping[str, float],
+    trust: str,
+) -> None:
+    """Write the averaged weights with their card, and say where they lie and what they are worth."""
+    options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in run.settings.items() if key != "data")
+    card = weights.Card(
+        version="1",
+        architecture=architecture,
+        data=batches.described(sources),
+        licence=batches.licences(sources),
+        split="by patient; the split of each study stands in its card in the training layout",
+        training=f"tools/train_{name}.py {options}, on {run.device}",
+        metrics={"validation_dice": dict(dices)},
+        not_for=("diagnosis",),
+        trust=trust,
+    )
+    path = weights.save(run.folder, name, run.average.module, card)
+    print(json.dumps({"weights": str(path), "validation_dice": dict(dices)}, indent=1))
+
+
+@contextmanager
+def errors_said(program: str) -> Iterator[None]:
+    """End the program with a sentence where a run, its data or its weights cannot be used."""
+    try:
+        yield
+    except (RunError, LayoutError, weights.WeightsError) as error:
+        raise SystemExit(f"{program}: {error}") from error
 
 
 def device_of(name: str) -> torch.device:
