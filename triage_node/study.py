@@ -114,8 +114,9 @@ class Volume:
             raise ValueError(f"hounsfield must be int16 [z, y, x], not {self.hounsfield.dtype} {self.hounsfield.shape}")
         if self.affine_lps_mm.shape != (4, 4) or self.slice_positions_mm.shape != (slices, 3):
             raise ValueError("affine_lps_mm must be [4, 4] and slice_positions_mm [z, 3]")
-        optional = [entries for entries in (self.frame_numbers, self.stored_places) if entries]
-        if any(len(entries) != slices for entries in (self.instances, *optional)):
+        if {len(self.instances), len(self.frame_numbers or self.instances), len(self.stored_places) or slices} != {
+            slices
+        }:
             raise ValueError("instances, frame_numbers and stored_places need one entry for every slice")
 
     @cached_property
@@ -173,6 +174,9 @@ class OperatingPoint:
             raise ValueError(f"grades_up_to must rise within 0 and 1, unlike {list(self.grades_up_to)}")
 
 
+NO_CARD = OperatingPoint()  # of a method without a model card
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """What judged a study: a method by name, its version, and the digest of its weights or parameters."""
@@ -181,7 +185,7 @@ class Model:
     version: str
     digest: str  # sha256, hex
     describes: str = ""  # one line for people, with the source
-    operating_point: OperatingPoint = OperatingPoint()  # from the model's card, where there is one
+    operating_point: OperatingPoint = NO_CARD  # from the model's card
     parameters: tuple[tuple[str, str], ...] = ()  # name and value of what else decides, as the report lists it
     trust: str = ""  # how far the probability can be trusted, one sentence from the card; empty: nothing is known
 
