@@ -114,9 +114,8 @@ class Volume:
             raise ValueError(f"hounsfield must be int16 [z, y, x], not {self.hounsfield.dtype} {self.hounsfield.shape}")
         if self.affine_lps_mm.shape != (4, 4) or self.slice_positions_mm.shape != (slices, 3):
             raise ValueError("affine_lps_mm must be [4, 4] and slice_positions_mm [z, 3]")
-        if {len(self.instances), len(self.frame_numbers or self.instances), len(self.stored_places) or slices} != {
-            slices
-        }:
+        entries = (self.instances, self.frame_numbers or self.instances, self.stored_places or self.instances)
+        if any(len(each) != slices for each in entries):
             raise ValueError("instances, frame_numbers and stored_places need one entry for every slice")
 
     @cached_property
@@ -125,11 +124,7 @@ class Volume:
         column, row, step = (self.affine_lps_mm[:3, i] for i in range(3))
         normal = np.cross(column, row)
         normal = normal / np.linalg.norm(normal)
-        return (
-            float(abs(np.dot(step, normal))),
-            float(np.linalg.norm(row)),
-            float(np.linalg.norm(column)),
-        )
+        return float(abs(np.dot(step, normal))), float(np.linalg.norm(row)), float(np.linalg.norm(column))
 
     @cached_property
     def slice_thicknesses_mm(self) -> npt.NDArray[np.float64]:
