@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydicom.sr.coding import Code
 
-from triage_node.study import NO_CARD, CtGrade, CtSeverityScore, Laterality, Reason
+from triage_node.study import NO_CARD, CtGrade, CtSeverityScore, Laterality, Reason, ResultKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +46,40 @@ GROUND_GLASS_OPACITY = _dcm("112120", "Ground glass opacity")
 LUNG_CONSOLIDATION = _sct("95436008", "Lung consolidation")
 SUSPECTED_COVID_19 = _sct("840544004", "Suspected disease caused by SARS-CoV-2")  # what a program may say at most
 
+# ---------------------------------------------------------------- how a report is built (PS3.16 TID 1500 and below)
+LANGUAGE_OF_CONTENT = _dcm("121049", "Language of Content Item and Descendants")
+OBSERVER_TYPE = _dcm("121005", "Observer Type")
+DEVICE_UID = _dcm("121012", "Device Observer UID")
+DEVICE_NAME = _dcm("121013", "Device Observer Name")
+DEVICE_MANUFACTURER = _dcm("121014", "Device Observer Manufacturer")
+DEVICE_MODEL_NAME = _dcm("121015", "Device Observer Model Name")
+DEVICE_SERIAL_NUMBER = _dcm("121016", "Device Observer Serial Number")
+PROCEDURE_REPORTED = _dcm("121058", "Procedure reported")
+IMAGE_LIBRARY = _dcm("111028", "Image Library")
+IMAGE_LIBRARY_GROUP = _dcm("126200", "Image Library Group")
+MODALITY = _dcm("121139", "Modality")
+COMPUTED_TOMOGRAPHY = _dcm("CT", "Computed Tomography")
+FRAME_OF_REFERENCE_UID = _dcm("112227", "Frame of Reference UID")
+VERTICAL_PIXEL_SPACING = _dcm("111066", "Vertical Pixel Spacing")
+HORIZONTAL_PIXEL_SPACING = _dcm("111026", "Horizontal Pixel Spacing")
+SOURCE = _sct("260753009", "Source")
+IMAGING_MEASUREMENTS = _dcm("126010", "Imaging Measurements")
+MEASUREMENT_GROUP = _dcm("125007", "Measurement Group")
+TRACKING_IDENTIFIER = _dcm("112039", "Tracking Identifier")
+TRACKING_UNIQUE_IDENTIFIER = _dcm("112040", "Tracking Unique Identifier")
+FINDING_CATEGORY = _sct("276214006", "Finding category")
+FINDING = _dcm("121071", "Finding")
+FINDING_SITE = _sct("363698007", "Finding Site")
+SIDE = _sct("272741003", "Laterality")
+ALGORITHM_NAME = _dcm("111001", "Algorithm Name")
+ALGORITHM_VERSION = _dcm("111003", "Algorithm Version")
+ALGORITHM_MANUFACTURER = _dcm("122405", "Algorithm Manufacturer")
+ALGORITHM_PARAMETERS = _dcm("111002", "Algorithm Parameters")
+ALGORITHM_FAMILY = _dcm("111000", "Algorithm Family")
+REFERENCED_SEGMENT = _dcm("121191", "Referenced Segment")
+SOURCE_SERIES = _dcm("121232", "Source series for segmentation")
+SUMMARY = _dcm("121111", "Summary")
+
 LATERALITY: Mapping[Laterality, Code] = MappingProxyType({Laterality.RIGHT: RIGHT, Laterality.LEFT: LEFT})
 
 # ---------------------------------------------------------------- what was measured
@@ -54,6 +88,7 @@ SEVERITY = _sct("246112005", "Severity")
 CERTAINTY_OF_FINDING = _dcm("111012", "Certainty of Finding")  # percent, of the group's finding, as a device sees it
 SUMMARY_OF_ANALYSES = _dcm("111065", "Summary of Analyses")  # values from CID 6042
 SUCCEEDED = _dcm("111222", "Succeeded")
+PARTIALLY_SUCCEEDED = _dcm("111223", "Partially Succeeded")  # a part of what was tried failed: one lung was not found
 FAILED = _dcm("111224", "Failed")
 NOT_ATTEMPTED = _dcm("111225", "Not Attempted")
 COMMENT = _dcm("121106", "Comment")
@@ -61,7 +96,14 @@ SERIES_INSTANCE_UID = _dcm("112002", "Series Instance UID")
 DEVICE = _dcm("121007", "Device")
 IMAGING_MEASUREMENT_REPORT = _dcm("126000", "Imaging Measurement Report")  # CID 7021
 ENGLISH = Code("en", "RFC5646", "English")
+GERMAN = Code("de", "RFC5646", "German")
 
+STATE_OF_ANALYSIS = _private("analysis-state", "State of analysis")
+ANALYSED = _private("analysed", "Analysed")
+ANALYSED_WITH_WARNINGS = _private("analysed-warn", "Analysed with warnings")
+NOT_ANALYSED = _private("not-analysed", "Not analysed")
+WARNING = _private("warning", "Warning")
+LUNGS_VOLUME = _private("lungs-volume", "Volume of both lungs")
 LESION_VOLUME = _private("lesion-volume", "Lesion volume")
 GROUND_GLASS_VOLUME = _private("ggo-volume", "Ground glass volume")
 CONSOLIDATION_VOLUME = _private("consol-volume", "Consolidation volume")
@@ -78,6 +120,7 @@ CT_SS_SCALE = _private("ct-ss", "CT-SS (LungQuant, 1 to 5)")
 REASON_NOT_ANALYSED = _private("reason", "Reason not analysed")
 SERIES_DESCRIPTION = _private("series-desc", "Series Description")
 
+MILLIMETRE = Code("mm", "UCUM", "mm")
 MILLILITRE = Code("mL", "UCUM", "mL")
 PERCENT = Code("%", "UCUM", "%")
 
@@ -124,6 +167,14 @@ CT_SS: Mapping[CtSeverityScore, Code] = MappingProxyType({
     CtSeverityScore.FROM_75: _private("ct-ss-5", "CT-SS 5: 75 % of both lungs or more"),
 })  # fmt: skip
 
+# ---------------------------------------------------------------- what an answer puts out of date
+SUPERSEDED: Mapping[ResultKind, Code] = MappingProxyType({
+    "lesions": _private("old-lesions", "Superseded segmentation of lesions"),
+    "lungs": _private("old-lungs", "Superseded segmentation of lungs"),
+    "overview": _private("old-overview", "Superseded overview image"),
+    "report": _private("old-report", "Superseded report"),
+})  # fmt: skip
+
 # ---------------------------------------------------------------- why something was not analysed
 REASONS: Mapping[Reason, Code] = MappingProxyType({
     reason: _private(value, meaning)
@@ -162,6 +213,12 @@ def status_of(reason: Reason) -> Code:
 
 # What a private code means, for whoever meets one in a report.
 DEFINITIONS: Mapping[str, str] = MappingProxyType({
+    "analysis-state": "Whether a study was analysed, analysed with warnings, or not analysed.",
+    "analysed": "All was measured that the method measures, and nothing spoke against the numbers.",
+    "analysed-warn": "There are numbers, and sentences that must be read before the numbers are used.",
+    "not-analysed": "There are no numbers. This says nothing about the patient.",
+    "warning": "A sentence that must be read before the numbers are used.",
+    "lungs-volume": "Volume of the lung or lungs that were found.",
     "lesion-volume": "Volume of the voxels inside the lungs that the method marks as lesion.",
     "ggo-volume": "The part of the lesion volume that the method, or else a low attenuation, makes ground glass.",
     "consol-volume": "The part of the lesion volume that the method, or else a high attenuation, makes consolidation.",
@@ -178,5 +235,6 @@ DEFINITIONS: Mapping[str, str] = MappingProxyType({
     "ct-ss": "Severity score 1 to 5 by the affected fraction of both lungs (Lizzi 2021, LungQuant).",
     "reason": "Why a study or a series was not analysed.",
     "series-desc": "The Series Description (0008,103E) of the series that a group speaks of.",
+    **{code.value: f"{code.meaning}, by its SOP Instance UID." for code in SUPERSEDED.values()},
     **{code.value: code.meaning for table in (CT_GRADES, CT_SS, REASONS) for code in table.values()},
 })  # fmt: skip

@@ -10,7 +10,7 @@ from triage_node import codes
 from triage_node.study import CtGrade, CtSeverityScore, Laterality, Reason
 
 SINGLE = [value for value in vars(codes).values() if isinstance(value, Code)]
-TABLES = (codes.CT_GRADES, codes.CT_SS, codes.SEVERITIES, codes.REASONS, codes.LATERALITY)
+TABLES = (codes.CT_GRADES, codes.CT_SS, codes.SEVERITIES, codes.REASONS, codes.LATERALITY, codes.SUPERSEDED)
 EVERY = [*SINGLE, *(code for table in TABLES for code in table.values())]
 
 

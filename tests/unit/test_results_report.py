@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
 from tests import builders
 from tests.unit.results_cases import MODEL, build, by_class, content, errors_of, judge, run, written
@@ -19,8 +20,6 @@ from triage_node.study import NotAnalysed, OperatingPoint, PassedOver, Reason
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from pydicom.dataset import Dataset
 
     from tests.unit.results_cases import Case
     from triage_node.results import ResultObject
@@ -58,10 +57,13 @@ def _refused(case: Case, reason: Reason = Reason.NO_SUITABLE_SERIES) -> ResultOb
     return made
 
 
-def test_there_is_one_group_for_the_study_and_one_for_each_lung(tmp_path: Path) -> None:
+def test_there_is_one_group_for_the_study_one_for_each_lung_and_one_for_each_segment_of_lesions(tmp_path: Path) -> None:
     case = build(tmp_path)
     report = case.objects()["report"].dataset
-    study, right, left = (dict(content(group)) for group in _groups(report))
+    study, right, left, lesion = (dict(content(group)) for group in _groups(report))
+    assert lesion["Volume"] == study["Lesion volume"] == f"{case.assessment.lesion_ml:.3f} mL"
+    assert lesion["Finding"] == "Infiltrate"
+    assert float(study["Volume of both lungs"].split()[0]) == pytest.approx(case.assessment.volume_ml, abs=1e-3)
     for group, lung in ((right, case.assessment.right), (left, case.assessment.left)):
         assert lung is not None
         assert float(group["Volume"].split()[0]) == pytest.approx(lung.volume_ml, abs=1e-3)
@@ -78,13 +80,15 @@ def test_there_is_one_group_for_the_study_and_one_for_each_lung(tmp_path: Path) 
     assert study["Summary of Analyses"] == "Succeeded"
 
 
-def test_the_groups_of_the_lungs_refer_to_their_segments(tmp_path: Path) -> None:
-    objects = build(tmp_path).objects()
-    segments = objects["lungs"].dataset.SegmentSequence
-    for group, segment in zip(_groups(objects["report"].dataset)[1:], segments, strict=True):
+def test_the_groups_of_lungs_and_lesions_refer_to_their_segments(tmp_path: Path) -> None:
+    objects = by_class(tmp_path).objects()
+    segments = [(kind, segment) for kind in ("lungs", "lesions") for segment in objects[kind].dataset.SegmentSequence]
+    assert len(segments) == 4
+    for group, (kind, segment) in zip(_groups(objects["report"].dataset)[1:], segments, strict=True):
         (reference,) = [item for item in _items(group) if item.ValueType == "IMAGE"]
         referenced = reference.ReferencedSOPSequence[0]
-        assert referenced.ReferencedSOPInstanceUID == objects["lungs"].sop_instance_uid
+        assert referenced.ReferencedSOPInstanceUID == objects[kind].sop_instance_uid
+        assert dict(content(group))["Tracking Identifier"] == segment.SegmentLabel
         assert referenced.ReferencedSegmentNumber == segment.SegmentNumber
         assert dict(content(group))["Tracking Unique Identifier"] == segment.TrackingUID
 
@@ -126,7 +130,7 @@ PARAMETERS = ("111002", "DCM")
 def test_thresholds_and_the_models_parameters_are_algorithm_parameters_of_every_group(tmp_path: Path) -> None:
     case = by_class(tmp_path, model=NETWORKS, covid_probability=0.7)
     groups = _groups(case.objects()["report"].dataset)
-    assert len(groups) == 3
+    assert len(groups) == 5
     for group in groups:
         assert _parameters(group) == [
             f"sha256 of weights or parameters: {MODEL.digest}",
@@ -162,7 +166,9 @@ def test_parameters_are_those_that_were_used_not_those_of_the_card(tmp_path: Pat
 
 def test_volumes_and_extents_of_both_classes_are_told_for_each_lung_and_for_both(tmp_path: Path) -> None:
     case = by_class(tmp_path)
-    study, right, left = (dict(content(group)) for group in _groups(case.objects()["report"].dataset))
+    study, right, left, ground_glass, dense = (
+        dict(content(group)) for group in _groups(case.objects()["report"].dataset)
+    )
     assessment = case.assessment
     assert 0 < assessment.consolidation_ml < assessment.lesion_ml
 
@@ -179,6 +185,8 @@ def test_volumes_and_extents_of_both_classes_are_told_for_each_lung_and_for_both
         wanted = (100 * lung.ground_glass_fraction, 100 * lung.consolidation_fraction)
         assert extents == pytest.approx(wanted, abs=1e-3)
         assert sum(extents) == pytest.approx(number(group, "Affected fraction of lung", "%"), abs=2e-3)
+    assert number(ground_glass, "Volume", "mL") == pytest.approx(assessment.ground_glass_ml, abs=1e-3)
+    assert number(dense, "Volume", "mL") == pytest.approx(assessment.consolidation_ml, abs=1e-3)
     assert number(study, "Consolidation volume", "mL") == pytest.approx(assessment.consolidation_ml, abs=1e-3)
     extent = 100 * assessment.consolidation_ml / assessment.volume_ml
     assert number(study, "Consolidation extent", "%") == pytest.approx(extent, abs=1e-3)
@@ -218,7 +226,7 @@ def test_every_number_names_its_algorithm_and_every_group_is_tracked(tmp_path: P
     for number in numbers:
         assert dict(content(number))["Algorithm Name"] == "threshold"
     uids = [dict(content(group))["Tracking Unique Identifier"] for group in _groups(report)]
-    assert len(set(uids)) == 3
+    assert len(set(uids)) == 4
 
 
 def test_the_image_library_lists_the_source(tmp_path: Path) -> None:
@@ -239,11 +247,47 @@ def test_the_report_is_complete_unverified_and_preliminary(tmp_path: Path) -> No
     )
 
 
-def test_warnings_are_comments(tmp_path: Path) -> None:
-    report = build(tmp_path, "gantry tilt").objects()["report"].dataset
-    comments = [value for name, value in content(report) if name == "Comment"]
-    assert any(value.startswith("Warning: the gantry was tilted") for value in comments)
-    assert "NOT FOR DIAGNOSTIC USE." in comments
+def _head(report: Dataset) -> list[tuple[str, str]]:
+    """What stands before the image library, after who observed."""
+    items = [content_ for content_ in report.ContentSequence if content_.ValueType != "CONTAINER"]
+    alone = Dataset()
+    alone.ContentSequence = items
+    return content(alone)
+
+
+def test_warnings_stand_before_the_numbers_and_change_the_state_in_code(tmp_path: Path) -> None:
+    plain = dict(_head(build(tmp_path / "plain").objects()["report"].dataset))
+    assert plain["State of analysis"] == "Analysed"
+    assert "Warning" not in plain
+    report = build(tmp_path / "tilted", "gantry tilt").objects()["report"].dataset
+    for part in (_head(report), content(_groups(report)[0])):
+        assert ("Comment", "NOT FOR DIAGNOSTIC USE.") in part
+        assert ("State of analysis", "Analysed with warnings") in part
+        assert ("Summary of Analyses", "Succeeded") in part
+        assert any(name == "Warning" and words.startswith("the gantry was tilted") for name, words in part)
+
+
+def test_a_lung_that_was_not_found_is_a_partial_success_and_a_warning(tmp_path: Path) -> None:
+    case = build(tmp_path)
+    lungs = np.where(case.findings.lungs == 1, case.findings.lungs, 0).astype(np.uint8)
+    alone = judge(case.built, lungs=lungs, lesions=case.findings.lesions & (lungs > 0))
+    report = alone.objects()["report"]
+    for part in (_head(report.dataset), content(_groups(report.dataset)[0])):
+        assert ("Summary of Analyses", "Partially Succeeded") in part
+        assert ("State of analysis", "Analysed with warnings") in part
+        assert ("Warning", "The left lung was not found.") in part
+    results.encode(report)
+
+
+def test_the_answer_in_short_stands_before_the_images(tmp_path: Path) -> None:
+    case = by_class(tmp_path, model=NETWORKS, covid_probability=0.7)
+    assessment = case.assessment
+    words = dict(_head(case.objects()["report"].dataset))["Summary"]
+    assert words == (
+        f"Affected: {100 * assessment.affected_fraction:.1f} % of the worse lung ({assessment.ct_grade}),"
+        f" {100 * assessment.affected_fraction_both:.1f} % of both lungs (CT-SS {int(assessment.ct_ss)})."
+        " Probability of COVID-19: 70.0 %."
+    )
 
 
 def test_a_later_generation_names_the_report_that_it_supersedes(tmp_path: Path) -> None:
@@ -263,6 +307,8 @@ def test_a_later_generation_names_the_report_that_it_supersedes(tmp_path: Path) 
 def test_a_study_that_was_not_analysed_says_so_in_codes(reason: Reason, tmp_path: Path) -> None:
     made = _refused(build(tmp_path), reason)
     study, first, second = _groups(made.dataset)
+    assert ("State of analysis", "Not analysed") in _head(made.dataset)
+    assert any(value == "no series of the study can be judged" for _, value in _head(made.dataset))
     status = "Failed" if reason in ("ANALYSIS_FAILED", "NO_LUNGS", "UNDECODABLE") else "Not Attempted"
     assert dict(content(study))["Summary of Analyses"] == status
     assert "Reason not analysed" in dict(content(study))
@@ -322,8 +368,11 @@ def test_tid1500reader_of_dcmqi_reads_every_measurement(name: str, tmp_path: Pat
     read = run("tid1500reader", "--inputDICOM", str(path), "--outputMetadata", str(meta), package="dcmqi")
     assert read.returncode == 0, read.stderr
     groups = json.loads(meta.read_text())["Measurements"]
-    assert [group["TrackingIdentifier"] for group in groups] == ["Study", "Right lung", "Left lung"]
-    for group, lung in zip(groups[1:], case.assessment.lungs, strict=True):
+    assert [group["TrackingIdentifier"] for group in groups] == [
+        *("Study", "Right lung", "Left lung"),
+        *("Lung lesion: ground glass opacity", "Lung lesion: consolidation"),
+    ]
+    for group, lung in zip(groups[1:3], case.assessment.lungs, strict=True):
         items = {item["quantity"]["CodeMeaning"]: float(item["value"]) for item in group["measurementItems"]}
         assert items["Volume"] == pytest.approx(lung.volume_ml, abs=1e-3)
         assert items["Affected fraction of lung"] == pytest.approx(100 * lung.affected_fraction, abs=1e-3)

@@ -54,16 +54,19 @@ class ResultObject:
 
 
 def judged(
-    volume: Volume, findings: Findings, assessment: Assessment, identity: ResultIdentity
+    volume: Volume, findings: Findings, assessment: Assessment, identity: ResultIdentity, *, language: str = "en"
 ) -> tuple[ResultObject, ...]:
-    """The objects of a judged study; without a lesion there is no lesion segmentation, and the report says so."""
+    """The objects of a judged study; without a lesion there is no lesion segmentation, and the report says so.
+
+    `language` is that of the report's words, "en" or "de".
+    """
     origin = source.of_volume(volume)
     segmented: dict[ResultKind, Dataset | None] = {
         "lesions": segmentation.lesions(volume, findings, origin, identity),
         "lungs": segmentation.lungs(volume, findings, origin, identity),
     }
     made = {kind: dataset for kind, dataset in segmented.items() if dataset is not None}
-    made["report"] = report.judged(findings, assessment, origin, identity, tuple(made.values()))
+    made["report"] = report.judged(assessment, origin, identity, tuple(made.values()), language)
     made["overview"] = overview.dataset(volume, findings, assessment, origin, identity)
     return _objects(made, origin, identity)
 
@@ -74,10 +77,14 @@ def not_analysed(
     passed_over: Sequence[PassedOver],
     model: Model,
     identity: ResultIdentity,
+    *,
+    language: str = "en",
 ) -> tuple[ResultObject, ...]:
     """The report of a study that was not analysed; `passed_over` says why for each of its series."""
     origin = source.of_instances(instances)
-    return _objects({"report": report.not_analysed(refusal, passed_over, origin, identity, model)}, origin, identity)
+    return _objects(
+        {"report": report.not_analysed(refusal, passed_over, origin, identity, model, language)}, origin, identity
+    )
 
 
 def encode(made: ResultObject) -> bytes:

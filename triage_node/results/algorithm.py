@@ -4,27 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from highdicom.sr import AlgorithmIdentification
-
 from triage_node import codes
 from triage_node.results import envelope
+from triage_node.results.content import Item, Relationship
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pydicom.sr.coding import Code
+
     from triage_node.study import Assessment, Model
 
 
-def identification(model: Model, parameters: Iterable[tuple[str, str]] = ()) -> AlgorithmIdentification:
-    """Name, version, family, maker and digest; each parameter is an item (111002, DCM, "Algorithm Parameters")."""
+def short(model: Model) -> tuple[Item, ...]:
+    """Name and version, which stand beneath every number: OHIF's reader of TID 1500 needs a number to have children."""
+    return _items([(codes.ALGORITHM_NAME, model.name), (codes.ALGORITHM_VERSION, model.version)])
+
+
+def identification(model: Model, parameters: Iterable[tuple[str, str]] = ()) -> tuple[Item, ...]:
+    """Name, version, maker, digest and family; each parameter is an item (111002, DCM, "Algorithm Parameters").
+
+    Names of parameters are those of the configuration and of the model's card, in every language.
+    """
     listed = (("sha256 of weights or parameters", model.digest), *parameters)
-    return AlgorithmIdentification(
-        name=model.name,
-        version=model.version,
-        parameters=[f"{name}: {value}" for name, value in listed],
-        family=codes.algorithm_family(model.name),
-        manufacturer=envelope.MANUFACTURER,
+    return (
+        *short(model),
+        *_items([(codes.ALGORITHM_MANUFACTURER, envelope.MANUFACTURER)]),
+        *_items([(codes.ALGORITHM_PARAMETERS, f"{name}: {value}") for name, value in listed]),
+        *_items([(codes.ALGORITHM_FAMILY, codes.algorithm_family(model.name))]),
     )
+
+
+def _items(named: Iterable[tuple[Code, Code | str]]) -> tuple[Item, ...]:
+    return tuple(Item(Relationship.HAS_CONCEPT_MOD, name, value) for name, value in named)
 
 
 def parameters(assessment: Assessment) -> list[tuple[str, str]]:

@@ -1,58 +1,34 @@
-"""Assessment -> Comprehensive 3D SR by TID 1500: one group for each lung, one for the study (PS3.16 annex A).
+"""Assessment -> Comprehensive 3D SR by TID 1500 (PS3.16 annex A): groups for study, lungs and segments of lesions.
 
-A study that was not analysed gets a report by the same template that says so in codes.
+A study that was not analysed gets a report by the same template that says so in codes. What a reader must not miss
+stands before the image library and the groups: the caution, the state of the analysis, every warning, the answer in
+one sentence, and what this report supersedes (TID 1500 is extensible).
 """
 
 from __future__ import annotations
 
-import uuid
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from highdicom.sr import (
-    CodeContentItem,
-    CodedConcept,
-    Comprehensive3DSR,
-    ContainerContentItem,
-    ContentItem,
-    ContentSequence,
-    DeviceObserverIdentifyingAttributes,
-    FindingSite,
-    ImageContentItem,
-    LanguageOfContentItemAndDescendants,
-    Measurement,
-    MeasurementReport,
-    MeasurementsAndQualitativeEvaluations,
-    NumContentItem,
-    ObservationContext,
-    ObserverContext,
-    QualitativeEvaluation,
-    ReferencedSegment,
-    RelationshipTypeValues,
-    SourceSeriesForSegmentation,
-    TextContentItem,
-    TrackingIdentifier,
-    UIDRefContentItem,
-    VolumetricROIMeasurementsAndQualitativeEvaluations,
-)
-from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes as standard
-from pydicom.uid import UID
-
 from triage_node import codes
-from triage_node.conformance import COMPREHENSIVE_3D_SR_STORAGE, CT_SOP_CLASSES, SEGMENTATION_STORAGE
-from triage_node.results import algorithm, envelope, segmentation
-from triage_node.study import NOT_FOR_DIAGNOSTIC_USE, Laterality
+from triage_node.conformance import SEGMENTATION_STORAGE
+from triage_node.results import algorithm, segmentation
+from triage_node.results.content import Item, Quantity, Reference, Relationship, Uid
+from triage_node.results.document import document
+from triage_node.results.german import GERMAN
+from triage_node.results.wording import ENGLISH, Sentence
+from triage_node.study import Laterality
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from highdicom.sr import AlgorithmIdentification
+    from pydicom.dataset import Dataset
     from pydicom.sr.coding import Code
 
     from triage_node.results.source import Source
+    from triage_node.results.wording import Wording
     from triage_node.study import (
         Assessment,
-        Findings,
         LungMeasurement,
         Model,
         NotAnalysed,
@@ -60,37 +36,48 @@ if TYPE_CHECKING:
         ResultIdentity,
     )
 
-Group = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
+WORDINGS: Mapping[str, Wording] = MappingProxyType({"en": ENGLISH, "de": GERMAN})  # by results.language
 
-NO_PROBABILITY = "Probability of COVID-19 is not provided by this method: neither low nor zero."
-TRUST = "How far the probability of COVID-19 can be trusted"
-NO_LESION = "No lesion voxel was found inside the lungs: there is no lesion segmentation."
+_MISSING = {Laterality.RIGHT: Sentence.NO_RIGHT_LUNG, Laterality.LEFT: Sentence.NO_LEFT_LUNG}
+_CONTAINS = Relationship.CONTAINS
+_MODIFIER = Relationship.HAS_CONCEPT_MOD
+_OBSERVATION = Relationship.HAS_OBS_CONTEXT
 
 
 def judged(
-    findings: Findings,
     assessment: Assessment,
     source: Source,
     identity: ResultIdentity,
     segmentations: Sequence[Dataset],
+    language: str = "en",
 ) -> Dataset:
     """The report of a judged study; `segmentations` are the finished objects that it refers to."""
-    numbers = segmentation.lung_numbers(findings)
+    wording = WORDINGS[language]
+    by_tracking = _segments(segmentations)
+    missing = [side for side in Laterality if side not in {lung.laterality for lung in assessment.lungs}]
+    warnings = [
+        *(_text(codes.WARNING, wording.sentence(_MISSING[side])) for side in missing),
+        *(_text(codes.WARNING, words, *_english(wording)) for words in assessment.warnings),
+    ]
+    status = codes.PARTIALLY_SUCCEEDED if missing else codes.SUCCEEDED
+    state = [
+        _code(codes.STATE_OF_ANALYSIS, codes.ANALYSED_WITH_WARNINGS if warnings else codes.ANALYSED),
+        _code(codes.SUMMARY_OF_ANALYSES, status),
+        *warnings,
+    ]
+    lesions = _lesion_groups(assessment, source, identity, by_tracking, wording)
+    head = [
+        _comment(wording.sentence(Sentence.CAUTION)),
+        *state,
+        *_in_short(assessment, wording),
+        *_standing(identity, wording),
+    ]
     groups = [
-        _lung_group(lung, assessment, source, identity, numbers[segmentation.label_of(lung.laterality)])
-        for lung in assessment.lungs
+        _study_group(assessment, identity, wording, [*state, *_remarks(assessment, wording, lesions=bool(lesions))]),
+        *(_lung_group(lung, assessment, source, identity, by_tracking, wording) for lung in assessment.lungs),
+        *lesions,
     ]
-    trust = assessment.model.trust
-    comments = [
-        *(() if assessment.covid_probability is not None else (NO_PROBABILITY,)),
-        *((f"{TRUST}: {trust}",) if trust and assessment.covid_probability is not None else ()),
-        *(() if bool(findings.lesions.any()) else (NO_LESION,)),
-        *(f"The {side} lung was not found." for side in _missing(assessment)),
-        *(f"Warning: {words}" for words in assessment.warnings),
-    ]
-    study = _study_group(assessment, identity)
-    _comment(study, [*comments, *_standing(identity)])
-    return _document([study, *groups], source, identity, assessment.model, segmentations)
+    return document(head, groups, source, identity, assessment.model, segmentations, wording)
 
 
 def not_analysed(
@@ -99,120 +86,229 @@ def not_analysed(
     source: Source,
     identity: ResultIdentity,
     model: Model,
+    language: str = "en",
 ) -> Dataset:
     """The report of a study that was not analysed: why, in codes and words, for the study and for each series."""
-    study = MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking("Study", "study", identity),
-        algorithm_id=algorithm.identification(model, model.parameters),
-        finding_sites=[FindingSite(codes.LUNG, laterality=codes.BILATERAL)],
-        qualitative_evaluations=_refused(refusal),
-    )
-    words = f"This study was not analysed: {refusal.words}. This says nothing about the patient."
-    _comment(study, [words, *_standing(identity)])
-    groups: list[Group] = [study]
+    wording = WORDINGS[language]
+    said = _comment(wording.sentence(Sentence.REFUSED))
+    words = [_comment(refusal.words, *_english(wording))] if refusal.words else []
+    groups = [
+        _group(
+            "Study",
+            "study",
+            identity,
+            wording,
+            [_site(codes.BILATERAL), *algorithm.identification(model, model.parameters), *_refused(refusal)],
+            [said, *words],
+        )
+    ]
     for number, entry in enumerate(passed_over, start=1):
-        group = MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=_tracking(f"Series {number}", f"series {entry.series_instance_uid}", identity),
-            qualitative_evaluations=_refused(entry.not_analysed),
-        )
-        content = group[0].ContentSequence
-        content.append(
-            UIDRefContentItem(
-                name=codes.SERIES_INSTANCE_UID,
-                value=entry.series_instance_uid,
-                relationship_type=RelationshipTypeValues.CONTAINS,
-            )
-        )
+        what = [Item(_CONTAINS, codes.SERIES_INSTANCE_UID, Uid(entry.series_instance_uid))]
         if entry.description.strip():
-            content.append(_text(codes.SERIES_DESCRIPTION, entry.description))
-        _comment(group, [entry.not_analysed.words])
-        groups.append(group)
-    return _document(groups, source, identity, model, ())
+            what.append(_text(codes.SERIES_DESCRIPTION, entry.description))
+        why = [_comment(entry.not_analysed.words, *_english(wording))] if entry.not_analysed.words else []
+        uid = f"series {entry.series_instance_uid}"
+        content = [*_refused(entry.not_analysed), *what]
+        groups.append(_group(f"Series {number}", uid, identity, wording, content, why))
+    head = [
+        _comment(wording.sentence(Sentence.CAUTION)),
+        *_refused(refusal),
+        said,
+        *words,
+        *_standing(identity, wording),
+    ]
+    return document(head, groups, source, identity, model, (), wording)
 
 
-def _missing(assessment: Assessment) -> list[Laterality]:
-    present = {lung.laterality for lung in assessment.lungs}
-    return [side for side in Laterality if side not in present]
+# ---------------------------------------------------------------------------------------------- in words
 
 
-def _standing(identity: ResultIdentity) -> list[str]:
-    if identity.predecessor is None:
+def _in_short(assessment: Assessment, wording: Wording) -> list[Item]:
+    """The answer in one or two sentences, for who reads a plain-text rendering."""
+    said = [
+        wording.sentence(
+            Sentence.FRACTIONS,
+            worse=100 * assessment.affected_fraction,
+            ct_grade=assessment.ct_grade,
+            both=100 * assessment.affected_fraction_both,
+            ct_ss=int(assessment.ct_ss),
+        ),
+        wording.sentence(Sentence.NO_PROBABILITY)
+        if assessment.covid_probability is None
+        else wording.sentence(Sentence.PROBABILITY, percent=100 * assessment.covid_probability),
+    ]
+    return [_text(codes.SUMMARY, " ".join(said))]
+
+
+def _remarks(assessment: Assessment, wording: Wording, *, lesions: bool) -> list[Item]:
+    remarks = []
+    if assessment.covid_probability is None:
+        remarks.append(_comment(wording.sentence(Sentence.NO_PROBABILITY)))
+    elif assessment.model.trust:
+        words = f"{wording.sentence(Sentence.TRUST)}: {assessment.model.trust}"
+        remarks.append(_comment(words, *_english(wording)))
+    if not lesions:
+        remarks.append(_comment(wording.sentence(Sentence.NO_LESION)))
+    return remarks
+
+
+def _standing(identity: ResultIdentity, wording: Wording) -> list[Item]:
+    """What this report puts out of date: in a sentence, and each object by its UID."""
+    before = identity.predecessor
+    if before is None:
         return []
-    before = identity.predecessor.generation
-    words = f"This report (generation {identity.generation}) supersedes that of generation {before}:"
-    return [f"{words} images of the study arrived after it was made."]
+    if before.series_digest != identity.series_digest:
+        why = Sentence.NEW_IMAGES
+    else:
+        why = Sentence.SAME_AGAIN if before.model_digest == identity.model_digest else Sentence.NEW_JUDGE
+    words = wording.sentence(why, generation=identity.generation, before=before.generation)
+    objects = (Item(_CONTAINS, codes.SUPERSEDED[kind], Uid(before.uid(kind))) for kind in before.kinds)
+    return [_comment(words), *objects]
+
+
+def _english(wording: Wording) -> tuple[Item, ...]:
+    """Says of a text in another language's report that it is English (PS3.16 TID 1204)."""
+    if wording.language == codes.ENGLISH:
+        return ()
+    return (Item(_MODIFIER, codes.LANGUAGE_OF_CONTENT, codes.ENGLISH),)
 
 
 # ------------------------------------------------------------------------------------------------ groups
 
 
-def _lung_group(
-    lung: LungMeasurement, assessment: Assessment, source: Source, identity: ResultIdentity, segment_number: int
-) -> Group:
-    name = f"{lung.laterality.capitalize()} lung"
-    by = algorithm.identification(assessment.model)
-    return VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(name, f"{lung.laterality} lung", identity),
-        referenced_segment=ReferencedSegment(
+def _segments(segmentations: Iterable[Dataset]) -> dict[str, Reference]:
+    """Tracking UID -> the segment of that UID."""
+    return {
+        str(segment.TrackingUID): Reference(
             sop_class_uid=SEGMENTATION_STORAGE,
-            sop_instance_uid=identity.uid("lungs"),
-            segment_number=segment_number,
-            source_series=SourceSeriesForSegmentation(source.series_instance_uid),
-        ),
-        finding_category=codes.ANATOMICAL_STRUCTURE,
-        finding_type=codes.LUNG,
-        finding_sites=[FindingSite(codes.LUNG, laterality=codes.LATERALITY[lung.laterality])],
-        algorithm_id=algorithm.identification(assessment.model, algorithm.parameters(assessment)),
-        measurements=[
-            *_volumes(lung, by),
-            _percent(codes.AFFECTED_FRACTION, lung.affected_fraction, by),
-            _percent(codes.GROUND_GLASS_EXTENT, lung.ground_glass_fraction, by),
-            _percent(codes.CONSOLIDATION_EXTENT, lung.consolidation_fraction, by),
-        ],
+            sop_instance_uid=str(dataset.SOPInstanceUID),
+            segment_number=int(segment.SegmentNumber),
+        )
+        for dataset in segmentations
+        if dataset.SOPClassUID == SEGMENTATION_STORAGE  # DCMTK 3.6.7 takes no reference to a label map
+        for segment in dataset.SegmentSequence
+    }
+
+
+def _group(
+    name: str, what: str, identity: ResultIdentity, wording: Wording, content: Iterable[Item], remarks: Iterable[Item]
+) -> Item:
+    """A measurement group (TID 1411, TID 1501); the caution is in each, since viewers show groups one by one."""
+    uid = Uid(segmentation.tracking_uid(identity, what))
+    children = (
+        Item(_OBSERVATION, codes.TRACKING_IDENTIFIER, name),
+        Item(_OBSERVATION, codes.TRACKING_UNIQUE_IDENTIFIER, uid),
+        *content,
+        _comment(wording.sentence(Sentence.CAUTION)),
+        *remarks,
     )
+    return Item(_CONTAINS, codes.MEASUREMENT_GROUP, None, children)
 
 
-def _study_group(assessment: Assessment, identity: ResultIdentity) -> Group:
-    by = algorithm.identification(assessment.model)
+def _study_group(
+    assessment: Assessment, identity: ResultIdentity, wording: Wording, state_and_remarks: Sequence[Item]
+) -> Item:
+    by = algorithm.short(assessment.model)
     measurements = [
         _percent(codes.AFFECTED_FRACTION_WORSE, assessment.affected_fraction, by),
         _percent(codes.AFFECTED_FRACTION_BOTH, assessment.affected_fraction_both, by),
-        *_volumes(assessment, by),
+        *_volumes(codes.LUNGS_VOLUME, assessment, by),
         _percent(codes.GROUND_GLASS_EXTENT, assessment.ground_glass_fraction_both, by),
         _percent(codes.CONSOLIDATION_EXTENT, assessment.consolidation_fraction_both, by),
     ]
     if assessment.consolidation_share is not None:
         measurements.append(_percent(codes.CONSOLIDATION_SHARE, assessment.consolidation_share, by))
-    grade = codes.ct_grade(assessment.ct_grade, assessment.operating_point.grades_up_to)
     evaluations = [
-        QualitativeEvaluation(codes.SUMMARY_OF_ANALYSES, codes.SUCCEEDED),
-        QualitativeEvaluation(codes.CT_GRADE_SCALE, grade),
-        QualitativeEvaluation(codes.CT_SS_SCALE, codes.CT_SS[assessment.ct_ss]),
-        QualitativeEvaluation(codes.SEVERITY, codes.SEVERITIES[assessment.ct_grade]),
+        _code(codes.CT_GRADE_SCALE, wording.ct_grade(assessment.ct_grade, assessment.operating_point.grades_up_to)),
+        _code(codes.CT_SS_SCALE, codes.CT_SS[assessment.ct_ss]),
+        _code(codes.SEVERITY, codes.SEVERITIES[assessment.ct_grade]),
     ]
     finding: Code = codes.LUNG
     if assessment.covid_probability is None:
         # A code, not a number: a reader that skips qualifiers would take an empty number for a zero
-        evaluations.append(QualitativeEvaluation(codes.PROBABILITY_OF_COVID_19, codes.NOT_PROVIDED))
+        evaluations.append(_code(codes.PROBABILITY_OF_COVID_19, codes.NOT_PROVIDED))
     else:
         finding = codes.SUSPECTED_COVID_19
         measurements.insert(0, _percent(codes.CERTAINTY_OF_FINDING, assessment.covid_probability, by))
-    return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking("Study", "study", identity),
-        finding_type=finding,
-        finding_sites=[FindingSite(codes.LUNG, laterality=codes.BILATERAL)],
-        algorithm_id=algorithm.identification(assessment.model, algorithm.parameters(assessment)),
-        measurements=measurements,
-        qualitative_evaluations=evaluations,
-    )
+    content = [
+        _code(codes.FINDING, finding),
+        _site(codes.BILATERAL),
+        *algorithm.identification(assessment.model, algorithm.parameters(assessment)),
+        *measurements,
+        *evaluations,
+    ]
+    return _group("Study", "study", identity, wording, content, state_and_remarks)
 
 
-def _volumes(measured: LungMeasurement | Assessment, by: AlgorithmIdentification) -> list[Measurement]:
+def _lung_group(
+    lung: LungMeasurement,
+    assessment: Assessment,
+    source: Source,
+    identity: ResultIdentity,
+    segments: Mapping[str, Reference],
+    wording: Wording,
+) -> Item:
+    by = algorithm.short(assessment.model)
+    what = f"{lung.laterality} lung"
+    reference = segments[segmentation.tracking_uid(identity, what)]
+    content = [
+        _code(codes.FINDING_CATEGORY, codes.ANATOMICAL_STRUCTURE),
+        _code(codes.FINDING, codes.LUNG),
+        _site(codes.LATERALITY[lung.laterality]),
+        *algorithm.identification(assessment.model, algorithm.parameters(assessment)),
+        *_volumes(codes.VOLUME, lung, by),
+        _percent(codes.AFFECTED_FRACTION, lung.affected_fraction, by),
+        _percent(codes.GROUND_GLASS_EXTENT, lung.ground_glass_fraction, by),
+        _percent(codes.CONSOLIDATION_EXTENT, lung.consolidation_fraction, by),
+        *_segment(reference, source),
+    ]
+    return _group(f"{lung.laterality.capitalize()} lung", what, identity, wording, content, ())
+
+
+def _lesion_groups(
+    assessment: Assessment,
+    source: Source,
+    identity: ResultIdentity,
+    segments: Mapping[str, Reference],
+    wording: Wording,
+) -> list[Item]:
+    """A group for each segment of the lesion object, with its volume."""
+    ground_glass, consolidation = segmentation.LESION_CLASSES
+    by = algorithm.short(assessment.model)
+    groups = []
+    for segment, volume_ml in (
+        (segmentation.LESION, assessment.lesion_ml),
+        (ground_glass, assessment.ground_glass_ml),
+        (consolidation, assessment.consolidation_ml),
+    ):
+        reference = segments.get(segmentation.tracking_uid(identity, segment.tracking))
+        if reference is None:
+            continue
+        content = [
+            _code(codes.FINDING_CATEGORY, segment.category),
+            _code(codes.FINDING, segment.type),
+            _site(codes.BILATERAL),
+            *algorithm.identification(assessment.model, algorithm.parameters(assessment)),
+            Item(_CONTAINS, codes.VOLUME, Quantity(value=volume_ml, unit=codes.MILLILITRE), by),
+            *_segment(reference, source),
+        ]
+        groups.append(_group(segment.label, segment.tracking, identity, wording, content, ()))
+    return groups
+
+
+def _segment(reference: Reference, source: Source) -> list[Item]:
+    return [
+        Item(_CONTAINS, codes.REFERENCED_SEGMENT, reference),
+        Item(_CONTAINS, codes.SOURCE_SERIES, Uid(source.series_instance_uid)),
+    ]
+
+
+def _volumes(whole: Code, measured: LungMeasurement | Assessment, by: tuple[Item, ...]) -> list[Item]:
     """Volumes of one lung or of both."""
     return [
-        _number(name, value, codes.MILLILITRE, by)
+        Item(_CONTAINS, name, Quantity(value=value, unit=codes.MILLILITRE), by)
         for name, value in (
-            (codes.VOLUME, measured.volume_ml),
+            (whole, measured.volume_ml),
             (codes.LESION_VOLUME, measured.lesion_ml),
             (codes.GROUND_GLASS_VOLUME, measured.ground_glass_ml),
             (codes.CONSOLIDATION_VOLUME, measured.consolidation_ml),
@@ -220,161 +316,29 @@ def _volumes(measured: LungMeasurement | Assessment, by: AlgorithmIdentification
     ]
 
 
-def _percent(name: Code, fraction: float, by: AlgorithmIdentification) -> Measurement:
-    return _number(name, 100 * fraction, codes.PERCENT, by)
+def _percent(name: Code, fraction: float, by: tuple[Item, ...]) -> Item:
+    return Item(_CONTAINS, name, Quantity(value=100 * fraction, unit=codes.PERCENT), by)
 
 
-def _refused(refusal: NotAnalysed) -> list[QualitativeEvaluation]:
+def _refused(refusal: NotAnalysed) -> list[Item]:
     return [
-        QualitativeEvaluation(codes.SUMMARY_OF_ANALYSES, codes.status_of(refusal.reason)),
-        QualitativeEvaluation(codes.REASON_NOT_ANALYSED, codes.REASONS[refusal.reason]),
+        _code(codes.STATE_OF_ANALYSIS, codes.NOT_ANALYSED),
+        _code(codes.SUMMARY_OF_ANALYSES, codes.status_of(refusal.reason)),
+        _code(codes.REASON_NOT_ANALYSED, codes.REASONS[refusal.reason]),
     ]
 
 
-def _tracking(name: str, what: str, identity: ResultIdentity) -> TrackingIdentifier:
-    return TrackingIdentifier(uid=UID(segmentation.tracking_uid(identity, what)), identifier=name)
+def _site(side: Code) -> Item:
+    return Item(_MODIFIER, codes.FINDING_SITE, codes.LUNG, (Item(_MODIFIER, codes.SIDE, side),))
 
 
-def _number(name: Code, value: float, unit: Code, by: AlgorithmIdentification) -> Measurement:
-    # OHIF's reader of TID 1500 needs a number to have children, so each one names its algorithm
-    return Measurement(name=name, value=round(value, 3), unit=unit, algorithm_id=by)
+def _code(name: Code, value: Code) -> Item:
+    return Item(_CONTAINS, name, value)
 
 
-def _text(name: Code, words: str) -> TextContentItem:
-    return TextContentItem(name=name, value=words, relationship_type=RelationshipTypeValues.CONTAINS)
+def _text(name: Code, words: str, *children: Item) -> Item:
+    return Item(_CONTAINS, name, words, children)
 
 
-def _comment(group: Group, sentences: Iterable[str]) -> None:
-    """Comments of a group; the caution heads each group, since viewers show groups one by one."""
-    for sentence in (f"{NOT_FOR_DIAGNOSTIC_USE}.", *sentences):
-        group[0].ContentSequence.append(_text(codes.COMMENT, sentence))
-
-
-# ---------------------------------------------------------------------------------------------- document
-
-
-def _document(
-    groups: list[Group],
-    source: Source,
-    identity: ResultIdentity,
-    model: Model,
-    segmentations: Sequence[Dataset],
-) -> Dataset:
-    observer = ObserverContext(
-        observer_type=CodedConcept.from_code(codes.DEVICE),
-        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-            uid=_device_uid(identity),
-            name=identity.ae_title,
-            manufacturer_name=envelope.MANUFACTURER,
-            model_name=", ".join(envelope.software_versions(model)),
-            serial_number=identity.ae_title,
-        ),
-    )
-    content = MeasurementReport(
-        observation_context=ObservationContext(observer_device_context=observer),
-        procedure_reported=codes.CT_OF_CHEST,
-        imaging_measurements=groups,
-        title=codes.IMAGING_MEASUREMENT_REPORT,
-        language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
-            CodedConcept.from_code(codes.ENGLISH)
-        ),
-    )
-    library = _image_library(source)
-    if library is not None:
-        items = content[0].ContentSequence
-        items.insert(len(items) - 1, library)  # TID 1500: before the measurements
-    date, time = envelope.moment(source, identity)
-    dataset = Comprehensive3DSR(
-        evidence=_evidence(source, segmentations),
-        content=content,
-        series_instance_uid=identity.uid("report series"),
-        series_number=envelope.KINDS["report"].series_number,
-        sop_instance_uid=identity.uid("report"),
-        instance_number=1,
-        manufacturer=envelope.MANUFACTURER,
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-        content_date=date,
-        content_time=time,
-        previous_versions=_predecessors(identity),
-    )
-    dataset.CodingSchemeIdentificationSequence = envelope.private_scheme()
-    envelope.stamp(dataset, "report", source, identity, model)
-    return dataset
-
-
-def _device_uid(identity: ResultIdentity) -> str:
-    """The same for every report of a node under this AE title."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'{envelope.IMPLEMENTATION_CLASS_UID} {identity.ae_title}').int}"
-
-
-def _image_library(source: Source) -> ContainerContentItem | None:
-    """TID 1600 with one entry for each CT object of the source; None where there is none. OHIF needs it."""
-    images = [instance for instance in source.instances if instance.sop_class_uid in CT_SOP_CLASSES]
-    if not images:
-        return None
-    contains = RelationshipTypeValues.CONTAINS
-    context = RelationshipTypeValues.HAS_ACQ_CONTEXT
-    library = ContainerContentItem(name=standard.DCM.ImageLibrary, relationship_type=contains)
-    library.ContentSequence = ContentSequence()
-    group = ContainerContentItem(name=standard.DCM.ImageLibraryGroup, relationship_type=contains)
-    group.ContentSequence = ContentSequence()
-    ct = standard.cid29.ComputedTomography
-    modality = CodeContentItem(name=standard.DCM.Modality, value=ct, relationship_type=context)
-    shared: list[ContentItem] = [modality]
-    if source.frame_of_reference_uid is not None:
-        uid = source.frame_of_reference_uid
-        shared.append(UIDRefContentItem(standard.DCM.FrameOfReferenceUID, uid, relationship_type=context))
-    if source.slices:
-        shared.extend(
-            NumContentItem(name, float(value), standard.UCUM.Millimeter, relationship_type=context)
-            for name, value in zip(
-                (standard.DCM.VerticalPixelSpacing, standard.DCM.HorizontalPixelSpacing),
-                source.slices[0].pixel_spacing,
-                strict=True,
-            )
-        )
-    for item in shared:
-        group.ContentSequence.append(item)
-    for image in images:
-        group.ContentSequence.append(
-            ImageContentItem(
-                name=CodedConcept("260753009", "SCT", "Source"),
-                referenced_sop_class_uid=image.sop_class_uid,
-                referenced_sop_instance_uid=image.sop_instance_uid,
-                relationship_type=contains,
-            )
-        )
-    library.ContentSequence.append(group)
-    return library
-
-
-def _evidence(source: Source, segmentations: Sequence[Dataset]) -> list[Dataset]:
-    """Every object the report is based on, as highdicom wants it: headers whose identity `stamp` replaces."""
-    evidence = []
-    for instance in source.instances:
-        header = Dataset()
-        header.StudyInstanceUID = source.study_instance_uid
-        header.SeriesInstanceUID = instance.series.series_instance_uid
-        header.SOPClassUID = instance.sop_class_uid
-        header.SOPInstanceUID = instance.sop_instance_uid
-        evidence.append(header)
-    first = evidence[0]
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
-        setattr(first, keyword, "")
-    first.StudyDate = first.StudyTime = None
-    return [*evidence, *segmentations]
-
-
-def _predecessors(identity: ResultIdentity) -> list[Dataset] | None:
-    """Predecessor Documents Sequence (PS3.3 C.17.2.2): the report that this one supersedes."""
-    before = identity.predecessor
-    if before is None:
-        return None
-    header = Dataset()
-    header.StudyInstanceUID = before.study_instance_uid
-    header.SeriesInstanceUID = before.uid("report series")
-    header.SOPClassUID = COMPREHENSIVE_3D_SR_STORAGE
-    header.SOPInstanceUID = before.uid("report")
-    return [header]
+def _comment(words: str, *children: Item) -> Item:
+    return _text(codes.COMMENT, words, *children)
