@@ -51,9 +51,9 @@ def frontal(volume: Volume, findings: Findings, *, width: int, height: int) -> F
     pixel_mm = max((left[1] - left[0]) / width, (head[1] - head[0]) / height)
     rows = np.arange(head[1] - pixel_mm / 2, head[0], -pixel_mm)
     columns = np.arange(left[0] + pixel_mm / 2, left[1], pixel_mm)
-    down, across = _weights(sums.head_mm, rows), _weights(sums.left_mm, columns)
     attenuation, lung, lesion, present = (
-        down @ image @ across.T for image in (sums.attenuation, sums.lung, sums.lesion, (sums.lung > 0).astype(float))
+        _interpolated(_interpolated(image, sums.head_mm, rows).T, sums.left_mm, columns).T
+        for image in (sums.attenuation, sums.lung, sums.lesion, (sums.lung > 0).astype(float))
     )
     sigma = _SMOOTH_MM / pixel_mm
     smooth_lung, smooth_lesion = ndimage.gaussian_filter(lung, sigma), ndimage.gaussian_filter(lesion, sigma)
@@ -86,10 +86,10 @@ def _summed(
     lesion = np.empty((slices, columns))
     for index in range(slices):  # slice by slice: no second volume in memory
         clipped = np.clip(hounsfield[index], _AIR_HU, _DENSEST_HU)
-        attenuation[index] = (clipped.sum(axis=0, dtype=np.int64) / rows - _AIR_HU) / 1000
+        attenuation[index] = (np.add.reduce(clipped, axis=0, dtype=np.int32) / rows - _AIR_HU) / 1000
         inside = lungs[index] > 0
-        lung[index] = inside.sum(axis=0)
-        lesion[index] = (lesions[index] & inside).sum(axis=0)
+        lung[index] = np.add.reduce(inside, axis=0, dtype=np.int32)
+        lesion[index] = np.add.reduce(lesions[index] & inside, axis=0, dtype=np.int32)
     up, across = np.argsort(head_mm, kind="stable"), np.argsort(left_mm, kind="stable")
     grid = np.ix_(up, across)
     return _Sums(
@@ -145,13 +145,11 @@ def _extent(sums: _Sums) -> tuple[tuple[float, float], tuple[float, float]]:
     return ranges[0], ranges[1]
 
 
-def _weights(places_mm: npt.NDArray[np.float64], wanted_mm: npt.NDArray[np.float64]) -> Image:
-    """[wanted, places] linear interpolation as a matrix; constant beyond the ends."""
+def _interpolated(image: Image, places_mm: npt.NDArray[np.float64], wanted_mm: npt.NDArray[np.float64]) -> Image:
+    """[places, n] -> [wanted, n], linear; constant beyond the ends."""
     position = np.interp(wanted_mm, places_mm, np.arange(len(places_mm)))
     low = np.floor(position).astype(int)
     high = np.minimum(low + 1, len(places_mm) - 1)
-    weights = np.zeros((len(wanted_mm), len(places_mm)))
-    rows = np.arange(len(wanted_mm))
-    np.add.at(weights, (rows, low), 1 - (position - low))
-    np.add.at(weights, (rows, high), position - low)
-    return weights
+    share = (position - low)[:, None]
+    mixed: Image = (1 - share) * image[low] + share * image[high]
+    return mixed
