@@ -254,7 +254,7 @@ def test_a_contour_comes_back_rounder_than_by_nearest_pixels() -> None:
     inside_mm = 60.3 - np.hypot((rows + 0.5) * 2 - 101.7, (columns + 0.5) * 2 - 97.1)
     level = levels_of(torch.from_numpy(inside_mm / 2).float().expand(2, -1, -1), 0.5)
     whole = (slice(0, 2), slice(0, coarse), slice(0, coarse))
-    back = stack.masks(np.ones((2, coarse, coarse), np.uint8), (level, level), whole, lambda _: None)
+    back = stack.masks(np.ones((2, coarse, coarse), np.uint8), (level, level), whole, lambda _: None, 2)
     rows, columns = np.ogrid[:fine, :fine]
     truth = np.hypot((rows + 0.5) * 200 / fine - 101.7, (columns + 0.5) * 200 / fine - 97.1) < 60.3
     index = axial._nearest(fine, coarse)

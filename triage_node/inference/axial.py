@@ -9,6 +9,7 @@ float32 (measured).
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,9 @@ class AxialSlices:
         hounsfield = torch.from_numpy(self.grid.hounsfield)
         return slices.windowed((hounsfield if box is None else hounsfield[box]).float())[:, None].contiguous()
 
-    def masks(self, sides: LungMap, levels: tuple[Level, ...], box: Box, tell: Callable[[float], None]) -> Masks:
+    def masks(
+        self, sides: LungMap, levels: tuple[Level, ...], box: Box, tell: Callable[[float], None], threads: int
+    ) -> Masks:
         """Masks of the volume from maps on the grid.
 
         Args:
@@ -96,6 +99,7 @@ class AxialSlices:
             levels: of the lungs [z, y, x]; of lesions and, where told apart, consolidation, as large as the box.
             box: where the lungs are.
             tell: hears how much is done, 0..1.
+            threads: that draw at the same time.
         """
         lungs = np.zeros(self.shape, dtype=np.uint8)
         found = [np.zeros(self.shape, dtype=np.bool_) for _ in levels[1:]]
@@ -106,8 +110,8 @@ class AxialSlices:
         )
         nearest_row, nearest_column = _nearest(height, sides.shape[1])[rows], _nearest(width, sides.shape[2])[columns]
         depth = box[0].stop - box[0].start
-        for part in _slabs(depth, height * width):
-            tell(part.start / depth)
+
+        def draw(part: slice) -> None:
             where = slice(box[0].start + part.start, box[0].start + part.stop)
             place = (where, rows, columns)
             inside = _enlarged(levels[0][where], (height, width))[:, rows, columns] >= THRESHOLD
@@ -121,6 +125,11 @@ class AxialSlices:
                 whole[:, box[1], box[2]] = level[part]
                 inside &= _enlarged(whole, (height, width))[:, rows, columns] >= THRESHOLD
                 mask[self.turn][place] = inside
+
+        parts = _slabs(depth, height * width)
+        with ThreadPoolExecutor(threads) as pool:  # they share nothing, and none holds the interpreter for long
+            for part, _ in zip(parts, pool.map(draw, parts), strict=True):
+                tell(part.stop / depth)
         return Masks(lungs=lungs, lesions=found[0], consolidation=found[1] if len(found) > 1 else None)
 
 

@@ -125,7 +125,8 @@ class Multitask:
         sides, warnings = _sides(regions, stack.grid)
         box = _box(regions)
         lesions, probability = self._lesions(stack, box, work.on("finding lesions"))
-        masks = stack.masks(_one_further(sides), (level, *lesions), box, work.on("drawing the masks"))
+        tell = work.on("drawing the masks")
+        masks = stack.masks(_one_further(sides), (level, *lesions), box, tell, engine.threads())
         work.on("done")
         return Findings(
             lungs=masks.lungs,
@@ -181,11 +182,14 @@ def lung_regions(found: Mask) -> Mask:
     The two largest are the lungs, or both lungs where they touch and whatever comes next. A piece of lung that
     consolidation or the field of view cuts off stays if it is large enough; slices are connected face to face.
     """
-    regions, count = ndimage.label(found)
+    kept = np.zeros_like(found)
+    if not found.any():
+        return kept
+    box = grid.bounds(found, 0)
+    regions, count = ndimage.label(found[box])
     sizes = np.bincount(regions.ravel(), minlength=count + 1)
     sizes[0] = 0
-    keep = sizes >= max(1.0, PIECE_SHARE * np.sort(sizes)[-2:].sum())
-    kept: Mask = keep[regions]
+    kept[box] = (sizes >= max(1.0, PIECE_SHARE * np.sort(sizes)[-2:].sum()))[regions]
     return kept
 
 
@@ -193,7 +197,7 @@ def _sides(regions: Mask, of: PatientGrid) -> tuple[LungMap, list[str]]:
     """Right and left, told apart on as many slices as it takes: thinner ones follow their neighbours."""
     step = max(1, round(SPLIT_SPACING_MM / of.spacing_zyx_mm[0]))
     # every slice of a run votes, so that a lung that only some of them show is not lost
-    thick = np.logical_or.reduceat(regions, np.arange(0, len(regions), step), axis=0)
+    thick = np.logical_or.reduceat(regions, np.arange(0, len(regions), step), axis=0) if step > 1 else regions
     coarse = grid.PatientGrid(
         hounsfield=of.hounsfield[::step],
         spacing_zyx_mm=(of.spacing_zyx_mm[0] * step, *of.spacing_zyx_mm[1:]),
