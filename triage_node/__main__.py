@@ -151,7 +151,7 @@ def status(config_path: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False)
     numbers = {
         "version": __version__,
         "running": node.is_running(settings.state_dir),
-        **worklist.status(_journal(settings)),
+        **worklist.status(_journal(settings), settings.destination_names),
     }
     if json:
         terminal.print_json(numbers)
@@ -203,13 +203,25 @@ def requeue(
     config_path: ConfigOption = DEFAULT_CONFIG,
     study: Annotated[str | None, typer.Option(help="Only this Study Instance UID.", metavar="UID")] = None,
     destination: Annotated[str | None, typer.Option(help="Only this destination.", metavar="NAME")] = None,
+    list_only: Annotated[bool, typer.Option("--list", help="Only list what was refused or given up.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Send again what was refused or given up, and at once what waits for its next attempt."""
+    """Send again what was refused or given up (--list), and at once what waits for its next attempt."""
     settings = _settings(config_path, "requeue")
-    known = [each.name for each in settings.destinations]
+    known = settings.destination_names
     if destination is not None and destination not in known:
         raise TriageError(f"no destination {destination!r}; configured are: {', '.join(known) or 'none'}")
+    if list_only:
+        letters = [
+            letter
+            for letter in worklist.dead_letters(_journal(settings))
+            if study in (None, letter["study_instance_uid"]) and destination in (None, letter["destination"])
+        ]
+        if json:
+            terminal.print_json(letters)
+        else:
+            terminal.console().print(terminal.dead_letters(letters))
+        return
     number = outbox.requeue(_journal(settings), time.time(), study=study, destination=destination)
     if json:
         terminal.print_json({"requeued": number})

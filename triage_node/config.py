@@ -68,12 +68,6 @@ def _device(value: str) -> str:
     return value
 
 
-def _not_yet(value: bool) -> bool:
-    if value:
-        raise ValueError("false, since storage commitment is not available in this version")
-    return value
-
-
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_network)]
 Host = Annotated[str, AfterValidator(_host)]
@@ -182,6 +176,13 @@ class AnalysisSection(Section):
         return self
 
 
+class ResultsSection(Section):
+    """How the answer is written."""
+
+    language: Literal["en", "de"] = "en"
+    """Language of the report's words; its codes are the same in every language."""
+
+
 class WorklistSection(Section):
     """In which order studies are read."""
 
@@ -222,14 +223,24 @@ class DestinationSection(Section):
     """TCP port."""
     send: tuple[ResultChoice, ...] = ("lesions", "lungs", "report", "overview")
     """Which kinds of object."""
-    storage_commitment: Annotated[bool, AfterValidator(_not_yet)] = False
-    """Reserved for storage commitment; must be false in this version."""
+    storage_commitment: bool = False
+    """Ask for storage commitment after each delivery; who reports must be among intake.peers."""
+    commitment_wait_s: Seconds = 5.0
+    """The association of a request is kept open for this long, for a report on the same association."""
+    commitment_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Without a report for this long commitment is asked for again; each further pause is twice as long."""
+    read_back: bool = False
+    """Look each delivered object up by C-FIND (Study Root)."""
+    resends: Annotated[int, Field(ge=0, le=100)] = 3
+    """How often an object that the destination has lost is sent again before it counts as refused."""
     timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """A destination that does not answer for this long counts as dead until the next attempt."""
     retry_first_s: Annotated[float, Field(gt=0)] = 5.0
     """Pause before the second attempt; each further pause is twice as long."""
     retry_longest_s: Annotated[float, Field(gt=0)] = 3600.0
     """Longest pause between attempts."""
+    probe_longest_s: Annotated[float, Field(gt=0)] = 300.0
+    """Longest pause between two probes of a destination that is not reached at all."""
     give_up_after_h: Annotated[float, Field(gt=0)] = 168.0
     """After this long the object is given up (and can be requeued by hand)."""
 
@@ -265,6 +276,7 @@ class Settings(Section):
     intake: IntakeSection = IntakeSection()
     completion: CompletionSection = CompletionSection()
     analysis: AnalysisSection = AnalysisSection()
+    results: ResultsSection = ResultsSection()
     worklist: WorklistSection = WorklistSection()
     destinations: tuple[DestinationSection, ...] = ()
     web: WebSection = WebSection()
@@ -289,6 +301,11 @@ class Settings(Section):
     def state_dir(self) -> Path:
         """Absolute path of the state directory."""
         return (self.folder / self.node.state_dir).resolve()
+
+    @property
+    def destination_names(self) -> tuple[str, ...]:
+        """Names of all destinations, in the order of the file."""
+        return tuple(destination.name for destination in self.destinations)
 
 
 def load(path: Path) -> Settings:
@@ -366,6 +383,7 @@ SECTIONS: dict[str, type[Section]] = {
     "peers": Peer,
     "completion": CompletionSection,
     "analysis": AnalysisSection,
+    "results": ResultsSection,
     "worklist": WorklistSection,
     "destinations": DestinationSection,
     "web": WebSection,

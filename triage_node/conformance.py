@@ -36,7 +36,9 @@ class Purpose(StrEnum):
 
     INTAKE = "intake"
     DELIVERY = "delivery of results"
-    ECHO = "`triage-node echo`"
+    COMMITMENT = "proof of delivery"
+    READ_BACK = "read-back of what was delivered"
+    ECHO = "`triage-node echo`, probes of a destination"
     SEND = "`triage-node send`"
 
 
@@ -81,6 +83,8 @@ CT_SOP_CLASSES = frozenset({CT_IMAGE_STORAGE, ENHANCED_CT_IMAGE_STORAGE, LEGACY_
 SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
 COMPREHENSIVE_3D_SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88.34"
 SECONDARY_CAPTURE_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.7"
+STORAGE_COMMITMENT_PUSH_MODEL = "1.2.840.10008.1.20.1"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 EVERY_STORAGE = "*"  # every storage SOP class that has no row of its own with this role and purpose
 
 _INTAKE: dict[str, Any] = {"role": Role.SCP, "opened_by": Opener.PEER, "purpose": Purpose.INTAKE}
@@ -122,6 +126,27 @@ SERVICES: tuple[Service, ...] = (
         sop_class_uid=SECONDARY_CAPTURE_IMAGE_STORAGE,
         transfer_syntaxes=UNCOMPRESSED,
         **_DELIVERY,
+    ),
+    *(
+        Service(
+            name="Storage Commitment Push Model",
+            sop_class_uid=STORAGE_COMMITMENT_PUSH_MODEL,
+            role=Role.SCU,
+            opened_by=opener,
+            purpose=Purpose.COMMITMENT,
+            transfer_syntaxes=UNCOMPRESSED,
+            when="destinations.storage_commitment" if opener is Opener.NODE else "",
+        )
+        for opener in Opener  # the request and its report; the report may come on an association of its own
+    ),
+    Service(
+        name="Study Root Query/Retrieve - FIND",
+        sop_class_uid=STUDY_ROOT_FIND,
+        role=Role.SCU,
+        opened_by=Opener.NODE,
+        purpose=Purpose.READ_BACK,
+        transfer_syntaxes=UNCOMPRESSED,
+        when="destinations.read_back",
     ),
     Service(
         name="Verification",

@@ -1,4 +1,4 @@
-"""DICOM intake: Verification and Storage SCP (PS3.4 annexes A and B).
+"""DICOM intake: Verification and Storage SCP (PS3.4 annexes A and B), and reports of storage commitment (annex J).
 
 A C-STORE request is answered 0x0000 only when the instance is written, synced, in its place and journalled. Nothing
 is decoded and nothing else runs in this process. What a peer may make it hold is bounded in `transport`.
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.pdu_primitives import A_RELEASE
 
 from triage_node import conformance, filing, logbook, transport
 from triage_node.archive import Archive
+from triage_node.commitment import Reports
 from triage_node.custody import Custody
 from triage_node.errors import (
     CannotUnderstand,
@@ -69,6 +70,7 @@ class Receiver:
         self.journal = journal
         self.archive = Archive(settings.state_dir)
         self._custody = Custody(journal, self.archive)
+        self._reports = Reports(settings, journal, ring=ring)
         self._ring = ring
         self._log = logbook.get()
         self._lock = threading.Lock()
@@ -108,6 +110,7 @@ class Receiver:
             (evt.EVT_CONN_CLOSE, self._on_connection_closed),
             (evt.EVT_C_ECHO, self._on_echo),
             (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_N_EVENT_REPORT, self._on_report),
         ]
         server = ae.make_server(
             (section.host, section.port),
@@ -277,6 +280,11 @@ class Receiver:
 
     def _on_echo(self, _: evt.Event) -> int:
         return SUCCESS
+
+    def _on_report(self, event: evt.Event) -> tuple[int, None]:
+        request = event.request
+        assert isinstance(request, N_EVENT_REPORT)
+        return self._reports.receive(request, str(event.context.transfer_syntax), event.assoc.requestor.ae_title), None
 
     def _on_store(self, event: evt.Event) -> Dataset:
         sender = self._senders.get(event.assoc)

@@ -3,26 +3,30 @@
 pynetdicom reads answers in the calling thread, but the association's own thread also asks for messages, without
 waiting, in case the peer requests something. It is told to pause while the caller waits for an answer; when it is
 descheduled between being woken and saying so, the caller goes on and the thread takes the answer away, which then
-looks like a peer that did not answer for the whole DIMSE time-out. Met under load; an SCU is requested nothing.
+looks like a peer that did not answer for the whole DIMSE time-out. Met under load; an SCU is requested nothing, with
+one exception: the peer of a storage commitment request may send its N-EVENT-REPORT on the same association (PS3.4
+section J.3.3). pynetdicom hands such a message to a thread of its own, whose way through the library would leave the
+caller waiting for ever; here it is answered without touching what the caller waits for.
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydicom.errors import InvalidDicomError
 from pynetdicom import AE, _config
+from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
 from triage_node.errors import DeliveryFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
-
-    from pynetdicom.association import Association
 
 MAXIMUM_PDU_BYTES = 131_072
 
@@ -40,22 +44,59 @@ class Peer:
 
 
 class _Answers(DIMSEServiceProvider):
-    """Gives messages to who waits for one, and to nobody else."""
+    """Gives messages to who waits for one, and to nobody else; lets one message out at a time."""
+
+    sending: threading.Lock
+
+    def send_msg(self, primitive: Any, context_id: int) -> None:
+        with self.sending:  # the fragments of two messages must not mix (PS3.7 section 6.3.1)
+            super().send_msg(primitive, context_id)
 
     def get_msg(self, block: bool = False) -> tuple[int | None, object]:  # type: ignore[override]  # any message
         return super().get_msg(block=True) if block else (None, None)
 
 
+class _Requestor(Association):
+    """Answers the N-EVENT-REPORTs of its peer."""
+
+    on_report: Callable[[N_EVENT_REPORT, str], int]
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        if not isinstance(msg, N_EVENT_REPORT):
+            super()._serve_request(msg, context_id)
+            return
+        answer = N_EVENT_REPORT()
+        answer.MessageIDBeingRespondedTo = msg.MessageID
+        answer.AffectedSOPClassUID = msg.AffectedSOPClassUID
+        answer.AffectedSOPInstanceUID = msg.AffectedSOPInstanceUID
+        answer.EventTypeID = msg.EventTypeID
+        context = self._accepted_cx.get(context_id)
+        syntax = "" if context is None else str(context.transfer_syntax[0])
+        answer.Status = self.on_report(msg, syntax)
+        if self.is_established:
+            self.dimse.send_msg(answer, context_id)
+
+
 def associate(
-    ae_title: str, peer: Peer, contexts: Iterable[tuple[str, tuple[str, ...]]], *, timeout_s: float
+    ae_title: str,
+    peer: Peer,
+    contexts: Iterable[tuple[str, tuple[str, ...]]],
+    *,
+    timeout_s: float,
+    idle_s: float = 0.0,
+    on_report: Callable[[N_EVENT_REPORT, str], int] | None = None,
 ) -> Association:
     """Open an association that offers `contexts`: abstract syntaxes with their transfer syntaxes.
+
+    It may be idle for `idle_s` where that is longer than `timeout_s`. `on_report` is called in a thread of its own with
+    each N-EVENT-REPORT of the peer and the transfer syntax it came in; it returns the status to answer with.
 
     Raises DeliveryFailed when the peer cannot be reached, does not want to talk, or takes none of them.
     """
     _config.LOG_HANDLER_LEVEL = "none"  # its handlers cost time and print identifiers
     ae = AE(ae_title=ae_title)
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = timeout_s
+    ae.network_timeout = max(timeout_s, idle_s)
     ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
     for sop_class_uid, syntaxes in contexts:
         ae.add_requested_context(sop_class_uid, list(syntaxes))
@@ -65,7 +106,14 @@ def associate(
         raise DeliveryFailed(f"{peer} cannot be reached: {error.strerror or error}", retry=True) from error
     if association.is_established:
         # Nothing has been asked yet, so no answer can be under way; the library offers no place to say of which class.
-        association.dimse.__class__ = _Answers
+        answers = association.dimse
+        answers.__class__ = _Answers
+        assert isinstance(answers, _Answers)
+        answers.sending = threading.Lock()
+        if on_report is not None:
+            association.__class__ = _Requestor
+            assert isinstance(association, _Requestor)
+            association.on_report = on_report
         return association
     if association.is_rejected:
         answer = association.acceptor.primitive
@@ -78,6 +126,13 @@ def associate(
             f"{peer} does not answer (no connection, or aborted): is it running, is the port right?", retry=True
         )
     raise DeliveryFailed(f"{peer} cannot be reached", retry=True)
+
+
+def cut(association: Association) -> None:
+    """End an association from another thread; who waits for an answer learns that there will be none."""
+    if association.is_established:
+        association.abort()
+        association.dimse.msg_queue.put((None, None))
 
 
 def store(association: Association, path: Path, sop_class_uid: str, kind: str) -> tuple[int, str]:

@@ -1,7 +1,9 @@
 """Drains the outbox: a thread and a queue for each destination, so that a dead one holds up no other.
 
 Storage SCU (PS3.4 annex B). All due objects of a study travel on one association. What a status means is the table
-below; everything that is not the destination's final word is tried again with growing pauses.
+below; everything that is not the destination's final word is tried again with growing pauses. A destination that is not
+reached at all pauses for all its studies together: one probe at a time, of the objects of one study or by C-ECHO where
+nothing is queued, until it answers (`circuit`). What was stored is proven by the `proof` thread beside.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from typing import TYPE_CHECKING
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
-from triage_node import conformance, logbook, requestor
+from triage_node import backoff, circuit, conformance, logbook, requestor
 from triage_node.errors import DeliveryFailed
-from triage_node.journal import outbox
+from triage_node.journal import outbox, proofs
+from triage_node.proof import Prover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +31,10 @@ if TYPE_CHECKING:
     from triage_node.journal import Journal
     from triage_node.journal.outbox import Outgoing
 
-JITTER = 0.2  # share by which a pause is shortened or lengthened, so that many nodes do not call in step
 IDLE_POLL_S = 5.0
 STOP_GRACE_S = 2.0
+# A destination that opens associations and answers nothing to the objects of so many studies in a row is not reached.
+SILENT_STUDIES = 3
 # PS3.4 table B.2-1 and PS3.7 annex C: which answers mean that a later attempt can succeed
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
 _TRY_AGAIN = (
@@ -50,17 +54,18 @@ def outcome_of(status: int) -> outbox.Outcome:
     return "refused"
 
 
-def pause_s(destination: DestinationSection, attempts: int, *, jitter: float) -> float:
-    """Pause after the `attempts`-th failed attempt; `jitter` is -1..1."""
-    pause = min(destination.retry_first_s * 2.0 ** min(attempts - 1, 40), destination.retry_longest_s)
-    return float(pause * (1.0 + JITTER * jitter))
-
-
 class Sender(threading.Thread):
     """Delivers to one destination until it is stopped."""
 
-    def __init__(self, settings: Settings, destination: DestinationSection, journal: Journal) -> None:
-        """Prepare a thread; `start` starts it."""
+    def __init__(
+        self,
+        settings: Settings,
+        destination: DestinationSection,
+        journal: Journal,
+        *,
+        delivered: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare a thread; `start` starts it. `delivered` is called when a study has been sent, or can be again."""
         super().__init__(name=f"sender-{destination.name}", daemon=True)
         self._settings = settings
         self._destination = destination
@@ -69,6 +74,8 @@ class Sender(threading.Thread):
         self._stopped = False
         self._association: Association | None = None
         self._jitter = 0.0
+        self._delivered = delivered
+        self._silent: set[str] = set()  # studies of which no object was answered, since the last answer
         self._log = logbook.get().bind(destination=destination.name)
 
     def wake(self) -> None:
@@ -85,27 +92,38 @@ class Sender(threading.Thread):
 
     def _cut(self) -> None:
         association = self._association
-        if association is not None and association.is_established:
-            association.abort()
-            association.dimse.msg_queue.put((None, None))  # who waits for an answer learns that there will be none
+        if association is not None:
+            requestor.cut(association)
 
     def run(self) -> None:
         """Send what is due, sleep until the next is."""
         while not self._stopped:
             try:
-                batch = outbox.due(self._journal, self._destination.name, time.time())
-                if batch:
-                    self._deliver(batch)
-                    continue
-                at = outbox.next_at(self._journal, self._destination.name)
+                at = self._next()
             except Exception:  # noqa: BLE001  # the border of delivery: a fault with one object must not end the queue
                 self._log.exception("delivery failed")
                 at = None
             wait_s = IDLE_POLL_S if at is None else min(IDLE_POLL_S, at - time.time())
-            self._woken.wait(max(0.05, wait_s))
-            self._woken.clear()
+            if wait_s > 0.0:
+                self._woken.wait(max(0.05, wait_s))
+                self._woken.clear()
 
-    def _deliver(self, batch: Sequence[Outgoing]) -> None:
+    def _next(self) -> float | None:
+        """Send the objects of the study that is due; returns when there may be more to do (None: when woken)."""
+        now, name = time.time(), self._destination.name
+        probe_at = circuit.probe_at(self._journal, self._destination)
+        if probe_at is not None and now < probe_at:
+            return probe_at
+        batch = outbox.any_study(self._journal, name) if probe_at is not None else outbox.due(self._journal, name, now)
+        if batch:
+            self._deliver(batch, probing=probe_at is not None)
+        elif probe_at is not None:
+            self._echo()
+        else:
+            return outbox.next_at(self._journal, name)
+        return 0.0
+
+    def _deliver(self, batch: Sequence[Outgoing], *, probing: bool) -> None:
         log = self._log.bind(study=batch[0].study_instance_uid)
         self._jitter = random.uniform(-1, 1)  # one for all, so that a study's objects stay together
         readable: dict[Outgoing, str] = {}
@@ -122,20 +140,71 @@ class Sender(threading.Thread):
         except DeliveryFailed as failure:
             for outgoing in readable:
                 self._record(outgoing, failure)
-            log.warning("destination not reached", why=str(failure), attempts=batch[0].attempts + 1)
+            if failure.retry:
+                self._not_reached(str(failure))
+            else:
+                log.warning("objects not stored", outcome="refused", answer=str(failure))
+                self._reached()
             return
         self._association = association
+        answered = False
         try:
             for outgoing in readable:
                 if self._stopped:
                     return
-                self._send(association, outgoing, log)
+                answered = self._send(association, outgoing, log) or answered
         finally:
             self._association = None
             if association.is_established:
                 association.release()
+        self._heard(batch[0].study_instance_uid, answered=answered, probing=probing)
 
-    def _send(self, association: Association, outgoing: Outgoing, log: FilteringBoundLogger) -> None:
+    def _heard(self, study: str, *, answered: bool, probing: bool) -> None:
+        """What the objects of a study say about the way to the destination."""
+        if answered:
+            self._reached()
+            return
+        self._silent.add(study)
+        if not self._stopped and (probing or len(self._silent) >= SILENT_STUDIES):
+            self._not_reached("associations are accepted, but nothing that is sent on them is answered")
+
+    def _reached(self) -> None:
+        self._silent.clear()
+        circuit.answered(self._journal, self._destination, time.time())
+        self._delivered()
+
+    def _not_reached(self, words: str) -> None:
+        now, limit_h = time.time(), self._destination.give_up_after_h
+        circuit.failed(self._journal, self._destination, words, now)
+        late = f"not delivered within {limit_h:g} h: {words}"
+        number = outbox.expire(self._journal, self._destination.name, now - limit_h * 3600, late, now)
+        if number:
+            self._log.error("objects given up", objects=number, why=late)
+
+    def _echo(self) -> None:
+        """Probe with nothing but a C-ECHO; an answer of any kind will do."""
+        section = self._destination
+        peer = requestor.Peer(ae_title=section.ae_title, host=section.host, port=section.port)
+        offer = conformance.offer(conformance.Purpose.ECHO, conformance.VERIFICATION)
+        try:
+            association = requestor.associate(self._settings.node.ae_title, peer, [offer], timeout_s=section.timeout_s)
+        except DeliveryFailed as failure:
+            if failure.retry:
+                self._not_reached(str(failure))
+                return
+        else:
+            self._association = association
+            answer = association.send_c_echo()
+            self._association = None
+            if association.is_established:
+                association.release()
+            if "Status" not in answer:
+                self._not_reached("no answer to the C-ECHO request: timed out or aborted")
+                return
+        self._reached()
+
+    def _send(self, association: Association, outgoing: Outgoing, log: FilteringBoundLogger) -> bool:
+        """Send one object; whether the destination said anything to it."""
         started = time.monotonic()
         try:
             answer: tuple[int, str] | DeliveryFailed = store(association, outgoing)
@@ -148,6 +217,7 @@ class Sender(threading.Thread):
             log.info("object stored", **line)
         else:
             log.warning("object not stored", outcome=outcome, **line)
+        return not isinstance(answer, DeliveryFailed) or not answer.retry
 
     def _record(self, outgoing: Outgoing, answer: tuple[int, str] | DeliveryFailed) -> outbox.Outcome:
         outcome: outbox.Outcome
@@ -159,8 +229,18 @@ class Sender(threading.Thread):
         now = time.time()
         retry_at = None
         if outcome == "failed" and now - outgoing.queued_at < self._destination.give_up_after_h * 3600:
-            retry_at = now + pause_s(self._destination, outgoing.attempts + 1, jitter=self._jitter)
-        outbox.record(self._journal, outgoing, outcome, status=status, words=words, now=now, retry_at=retry_at)
+            retry_at = now + backoff.pause_s(self._destination, outgoing.attempts + 1, jitter=self._jitter)
+        outbox.record(
+            self._journal,
+            outgoing,
+            outcome,
+            status=status,
+            words=words,
+            now=now,
+            retry_at=retry_at,
+            commit=self._destination.storage_commitment,
+            read_back=self._destination.read_back,
+        )
         return outcome
 
 
@@ -192,14 +272,27 @@ def store(association: Association, outgoing: Outgoing) -> tuple[int, str]:
     return requestor.store(association, outgoing.path, outgoing.sop_class_uid, outgoing.kind)
 
 
-def start_all(settings: Settings, journal: Journal) -> tuple[list[Sender], Callable[[], None]]:
-    """Start a sender for each destination; the second value wakes them all."""
-    senders = [Sender(settings, destination, journal) for destination in settings.destinations]
-    for sender in senders:
-        sender.start()
+def start_all(settings: Settings, journal: Journal) -> tuple[list[Sender | Prover], Callable[[], None]]:
+    """Start a sender for each destination, and a prover where proof is asked for; the second value wakes them all."""
+    threads: list[Sender | Prover] = []
+    for destination in settings.destinations:
+        circuit.begin(journal, destination, time.time())
+        proofs.begin(journal, destination, time.time())
+        threads += _pair(settings, destination, journal)
+    for thread in threads:
+        thread.start()
 
     def wake() -> None:
-        for sender in senders:
-            sender.wake()
+        for thread in threads:
+            thread.wake()
 
-    return senders, wake
+    return threads, wake
+
+
+def _pair(settings: Settings, destination: DestinationSection, journal: Journal) -> list[Sender | Prover]:
+    """The sender of a destination and, where proof is asked for, the prover beside it; they wake each other."""
+    if not (destination.storage_commitment or destination.read_back):
+        return [Sender(settings, destination, journal)]
+    sender = Sender(settings, destination, journal, delivered=lambda: prover.wake())  # noqa: PLW0108  # made below
+    prover = Prover(settings, destination, journal, lost=sender.wake)
+    return [sender, prover]

@@ -274,15 +274,34 @@ def _ledger(objects: list[dict[str, Any]]) -> Table:
     for name in ("object", "generation", "destination", "state", "attempts", "last answer"):
         table.add_column(name, overflow="fold")
     for entry in objects:
-        last = entry["deliveries"][-1]["words"] if entry["deliveries"] else "-"
+        steps = [(proof, entry[f"{proof}_at"]) for proof in ("stored", "committed", "confirmed")]
+        proofs = [f"{proof} {at[11:19]}" for proof, at in steps if at]
+        if entry["awaiting"]:
+            proofs.append(f"awaiting {' and '.join(entry['awaiting'])}")
+        if entry["resends"]:
+            proofs.append(f"sent again: {entry['resends']}")
         table.add_row(
             entry["kind"],
             str(entry["generation"]) + ("" if entry["current"] else " (superseded)"),
             entry["destination"] or "nowhere",
-            entry["state"] or "-",
+            Text.assemble(entry["state"] or "-", *((f"\n{words}", "dim") for words in proofs)),
             str(entry["attempts"]),
-            plain(last),
+            plain(entry["words"]) or "-",
         )
+    return table
+
+
+def dead_letters(letters: list[dict[str, Any]]) -> RenderableType:
+    """What will not be sent again by itself."""
+    if not letters:
+        return Text("Nothing was refused or given up.")
+    table = _table("Refused or given up; `triage-node requeue` sends it again")
+    for name in ("since", "study", "object", "destination", "state", "last answer"):
+        table.add_column(name, overflow="fold")
+    for letter in letters:
+        since = str(letter["at"])[:19].replace("T", " ")
+        names = (letter[name] for name in ("study_instance_uid", "kind", "destination", "state"))
+        table.add_row(since, *(plain(name) for name in names), plain(letter["words"]) or "-")
     return table
 
 
@@ -309,10 +328,21 @@ def status(numbers: dict[str, Any]) -> Group:
         grid.add_row(Text(name.replace("_", " "), style="dim"), str(numbers[name]))
     jobs = ", ".join(f"{number} {state}" for state, number in numbers["jobs"].items()) or "none"
     grid.add_row(Text("jobs", style="dim"), jobs)
-    for destination, states in numbers["deliveries"].items():
-        grid.add_row(
-            Text(f"to {destination}", style="dim"), ", ".join(f"{number} {state}" for state, number in states.items())
-        )
+    for destination in numbers["destinations"]:
+        grid.add_row(Text(f"to {destination['name']}", style="dim"), _destination(destination))
     if "running" in numbers:
         grid.add_row(Text("node", style="dim"), "running" if numbers["running"] else "not running")
     return Group(grid)
+
+
+def _destination(entry: dict[str, Any]) -> Text:
+    words = [", ".join(f"{number} {state}" for state, number in entry["deliveries"].items()) or "nothing yet"]
+    if entry["awaiting"]:
+        words.append(f"{entry['awaiting']} not proven yet")
+    if entry["dead_letters"]:
+        words.append(f"{entry['dead_letters']} refused or given up: `triage-node requeue --list`")
+    if entry["state"] != "not reached":
+        return Text("; ".join(words))
+    since, probe = (str(entry[name])[:19].replace("T", " ") for name in ("since", "next_probe_at"))
+    words.append(f"NOT REACHED since {since}, tried again at {probe} (UTC): {plain(entry['words'])}")
+    return Text("; ".join(words), style="bold red")

@@ -71,7 +71,7 @@ class Memory:
 
 
 class _Acceptor(Association):
-    """Says when it has ended, however it did."""
+    """Says when it has ended, however it did; serves one request after the other."""
 
     def run(self) -> None:
         try:
@@ -80,6 +80,13 @@ class _Acceptor(Association):
             assert isinstance(self._server, Server)
             self._server.memory.free(self)
             self._server.on_ended(self)
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        # pynetdicom makes a thread for each N-EVENT-REPORT as it comes in: that thread only puts it in its place.
+        if threading.current_thread() is self:
+            super()._serve_request(msg, context_id)
+        else:
+            self.dimse.msg_queue.put((context_id, msg))
 
 
 class _Socket(AssociationSocket):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from triage_node import priority
-from triage_node.journal import outbox, queue, views
+from triage_node.journal import circuits, outbox, queue, views
 from triage_node.study import NO_CARD, NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ def _item(row: views.StudyRow, place: priority.Place, now: float) -> WorklistIte
     )
 
 
+_TIMES = ("stored_at", "committed_at", "confirmed_at", "next_at")
+
+
 def study_report(journal: Journal, study_instance_uid: str) -> dict[str, object] | None:
     """All that the node knows of a study, ready for JSON; None if it is unknown."""
     row = views.study(journal, study_instance_uid)
@@ -130,7 +134,7 @@ def study_report(journal: Journal, study_instance_uid: str) -> dict[str, object]
         "objects": [
             {
                 **asdict(entry),
-                "next_at": iso(entry.next_at),
+                **{name: iso(getattr(entry, name)) for name in _TIMES},
                 "current": entry.generation == row.generation,
                 "deliveries": [{**asdict(one), "at": iso(one.at)} for one in entry.deliveries],
             }
@@ -181,9 +185,44 @@ def measurements(assessment: Assessment) -> dict[str, object]:
     }
 
 
-def status(journal: Journal) -> dict[str, object]:
-    """The numbers of one screen: what came, what waits, what failed."""
-    return {**views.totals(journal), "jobs": queue.depth(journal), "deliveries": outbox.depth(journal)}
+def status(journal: Journal, names: tuple[str, ...] = ()) -> dict[str, object]:
+    """The numbers of one screen: what came, what waits, what failed, which destinations (of these names) answer."""
+    depth = outbox.depth(journal)
+    return {
+        **views.totals(journal),
+        "jobs": queue.depth(journal),
+        "deliveries": depth,
+        "destinations": _destinations(journal, names, depth),
+    }
+
+
+def _destinations(
+    journal: Journal, names: tuple[str, ...], depth: dict[str, dict[str, int]]
+) -> list[dict[str, object]]:
+    unproven, known = outbox.unproven(journal), circuits.every(journal)
+    dead = Counter(letter.destination for letter in views.dead_letters(journal))
+    found: list[dict[str, object]] = []
+    for name in dict.fromkeys((*names, *depth)):
+        circuit = known.get(name)
+        found.append(
+            {
+                "name": name,
+                "state": circuit.state if circuit else "untried",
+                "since": iso(circuit.since) if circuit else None,
+                "next_probe_at": iso(circuit.probe_at) if circuit else None,
+                "words": circuit.words if circuit else "",
+                "queued": depth.get(name, {}).get("queued", 0),
+                "awaiting": unproven.get(name, 0),
+                "dead_letters": dead[name],
+                "deliveries": depth.get(name, {}),
+            }
+        )
+    return found
+
+
+def dead_letters(journal: Journal) -> list[dict[str, object]]:
+    """What will not be sent again by itself, ready for JSON."""
+    return [{**asdict(letter), "at": iso(letter.at)} for letter in views.dead_letters(journal)]
 
 
 def iso(at: float | None) -> str | None:

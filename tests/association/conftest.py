@@ -16,7 +16,7 @@ import structlog
 from pynetdicom import AE
 from structlog.testing import capture_logs
 
-from tests import wire
+from tests import delivering, wire
 from tests.running import free_port, until
 from triage_node import config, conformance
 from triage_node.journal import Journal
@@ -122,6 +122,21 @@ def listening(folder: Path, **intake: Any) -> Iterator[Listening]:
 def receive(tmp_path: Path) -> Callable[..., Any]:
     """Makes a receiver below tmp_path; keywords change its [intake] section."""
     return lambda **intake: listening(tmp_path, **intake)
+
+
+@pytest.fixture
+def sending(tmp_path: Path) -> Iterator[Callable[..., delivering.Sending]]:
+    """Makes a Sending for destinations given as name=port; other keywords are of their sections."""
+    begun: list[delivering.Sending] = []
+
+    def make(ports: dict[str, int], **section: Any) -> delivering.Sending:
+        destinations = tuple(delivering.destination(name, port, **section) for name, port in ports.items())
+        begun.append(delivering.made(settings_in(tmp_path).model_copy(update={"destinations": destinations})))
+        return begun[-1]
+
+    yield make
+    for one in begun:
+        delivering.end(one)
 
 
 @contextmanager

@@ -222,9 +222,9 @@ WRONG = {
     "no host": ('[intake]\nhost = ""', 'intake.host: found ""; allowed: a host name or an address, without spaces'),
     "page for everybody": ('[web]\nhost = "0.0.0.0"', 'web.host: found "0.0.0.0"; allowed: a loopback address'),
     "no state directory": ('[node]\nstate_dir = ""', 'node.state_dir: found ""; allowed: the path of a folder'),
-    "commitment": (
-        '[[destinations]]\nname="a"\nae_title="A"\nhost="h"\nport=1\nstorage_commitment=true',
-        "destinations[0].storage_commitment: found true; allowed: false, since storage commitment is not available",
+    "sent again for ever": (
+        '[[destinations]]\nname="a"\nae_title="A"\nhost="h"\nport=1\nresends=1000',
+        "destinations[0].resends: found 1000; allowed: ",
     ),
     "quiet times in the wrong order": (
         "[completion]\nquiet_s = 40.0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,16 +12,16 @@ from pydicom.uid import UID
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, build_role, evt, sop_class
 from pynetdicom.presentation import AllStoragePresentationContexts
 
-from tests import builders, wire
+from tests import builders, delivering, wire
 from tests.association.conftest import associate, listening, settings_in
-from tests.association.test_delivery import Sending
+from tests.delivering import Sending
 from tests.running import until
 from triage_node import conformance, folder, sender
 from triage_node.archive import Archive
 from triage_node.config import DestinationSection
 from triage_node.conformance import Opener, Purpose, Role
 from triage_node.errors import DeliveryFailed
-from triage_node.journal import Journal
+from triage_node.journal import Journal, outbox
 from triage_node.requestor import Peer
 
 if TYPE_CHECKING:
@@ -172,6 +173,39 @@ def _delivers(place: Path, seen: Seen) -> None:
     sending.journal.close()
 
 
+def _proves(place: Path, seen: Seen, **proof: bool) -> None:
+    """What was delivered is proven; nothing is left to deliver."""
+    settings = _settings(place, seen.port)
+    destination = settings.destinations[0].model_copy(update=proof)
+    settings = settings.model_copy(update={"destinations": (destination,)})
+    sending = delivering.made(settings)
+    sending.judge()
+    for outgoing in outbox.due(sending.journal, "pacs", time.time()):
+        commit, read_back = proof.get("storage_commitment", False), proof.get("read_back", False)
+        outbox.record(
+            sending.journal,
+            outgoing,
+            "stored",
+            status=0,
+            words="",
+            now=time.time(),
+            retry_at=None,
+            commit=commit,
+            read_back=read_back,
+        )
+    sending.start()
+    until(lambda: seen.proposed, 20, "the peer is asked")
+    delivering.end(sending)
+
+
+def _asks_for_commitment(place: Path, seen: Seen) -> None:
+    _proves(place, seen, storage_commitment=True)
+
+
+def _reads_back(place: Path, seen: Seen) -> None:
+    _proves(place, seen, read_back=True)
+
+
 def _echoes(place: Path, seen: Seen) -> None:
     answers = folder.echo_all(_settings(place, seen.port))
     assert answers[-1]["ok"]
@@ -210,6 +244,8 @@ def _named(data: bytes, syntax: str) -> bytes:
 # How a row of the table is brought about: every purpose of an SCU has its entry
 USES: dict[Purpose, Callable[[Path, Seen], None]] = {
     Purpose.DELIVERY: _delivers,
+    Purpose.COMMITMENT: _asks_for_commitment,
+    Purpose.READ_BACK: _reads_back,
     Purpose.ECHO: _echoes,
     Purpose.SEND: _sends,
 }

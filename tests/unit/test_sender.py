@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from triage_node.backoff import JITTER, pause_s
 from triage_node.config import DestinationSection
-from triage_node.sender import JITTER, outcome_of, pause_s
+from triage_node.sender import outcome_of
 
 DESTINATION = DestinationSection(
     name="pacs", ae_title="PACS", host="127.0.0.1", port=104, retry_first_s=5.0, retry_longest_s=3600.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from triage_node.journal.store import Journal
+    from triage_node.journal.store import Journal, Row
 
 # 'stored' and 'refused' are the destination's words; 'failed' means that it said nothing final and is asked again
 Outcome = Literal["stored", "refused", "failed"]
@@ -32,31 +32,47 @@ class Outgoing:
     queued_at: float
 
 
+_OUTGOING = (
+    "select outbox.id, outbox.study_instance_uid, sop_class_uid, sop_instance_uid, kind, path, attempts, queued_at"
+    " from outbox join objects using (sop_instance_uid) where destination = ? and state = 'queued'"
+)
+
+
 def due(journal: Journal, destination: str, now: float) -> list[Outgoing]:
     """The due objects of the study that has waited longest at a destination: they share one association."""
     rows = journal.rows(
-        "select outbox.id, outbox.study_instance_uid, sop_class_uid, sop_instance_uid, kind, path, attempts, queued_at"
-        " from outbox join objects using (sop_instance_uid) where destination = ? and state = 'queued'"
-        " and next_at <= ? and outbox.study_instance_uid = (select study_instance_uid from outbox where destination = ?"
-        f" and state = 'queued' and next_at <= ? order by next_at, id limit 1) order by {_ORDER}",
+        f"{_OUTGOING} and next_at <= ? and outbox.study_instance_uid = (select study_instance_uid from outbox where"
+        f" destination = ? and state = 'queued' and next_at <= ? order by next_at, id limit 1) order by {_ORDER}",
         destination,
         now + TOGETHER_S,
         destination,
         now,
     )
-    return [
-        Outgoing(
-            outbox_id=row["id"],
-            study_instance_uid=row["study_instance_uid"],
-            sop_class_uid=row["sop_class_uid"],
-            sop_instance_uid=row["sop_instance_uid"],
-            kind=row["kind"],
-            path=journal.state_dir / row["path"],
-            attempts=row["attempts"],
-            queued_at=row["queued_at"],
-        )
-        for row in rows
-    ]
+    return [_outgoing(journal, row) for row in rows]
+
+
+def any_study(journal: Journal, destination: str) -> list[Outgoing]:
+    """The queued objects of the study whose turn would be next, due or not: a destination is probed with these."""
+    rows = journal.rows(
+        f"{_OUTGOING} and outbox.study_instance_uid = (select study_instance_uid from outbox where destination = ? and"
+        f" state = 'queued' order by next_at, id limit 1) order by {_ORDER}",
+        destination,
+        destination,
+    )
+    return [_outgoing(journal, row) for row in rows]
+
+
+def _outgoing(journal: Journal, row: Row) -> Outgoing:
+    return Outgoing(
+        outbox_id=row["id"],
+        study_instance_uid=row["study_instance_uid"],
+        sop_class_uid=row["sop_class_uid"],
+        sop_instance_uid=row["sop_instance_uid"],
+        kind=row["kind"],
+        path=journal.state_dir / row["path"],
+        attempts=row["attempts"],
+        queued_at=row["queued_at"],
+    )
 
 
 def next_at(journal: Journal, destination: str) -> float | None:
@@ -74,8 +90,13 @@ def record(
     words: str,
     now: float,
     retry_at: float | None,
+    commit: bool = False,
+    read_back: bool = False,
 ) -> None:
-    """Write down an attempt; without `retry_at` a failed object is given up."""
+    """Write down an attempt; without `retry_at` a failed object is given up.
+
+    What was stored is to be committed and read back, as far as the destination does so.
+    """
     state = outcome if outcome != "failed" else ("queued" if retry_at is not None else "given up")
     with journal.writing() as database:
         database.conn.execute(
@@ -87,6 +108,12 @@ def record(
             " where id = ? and state = 'queued'",
             (state, retry_at, None if state == "queued" else now, outgoing.outbox_id),
         )
+        if state == "stored":
+            database.conn.execute(
+                "update outbox set stored_at = ?, commit_at = ?, commit_attempts = 0, find_at = ?, find_attempts = 0"
+                " where id = ? and state = 'stored'",
+                (now, now if commit else None, now if read_back else None, outgoing.outbox_id),
+            )
         if state != "queued":
             destination = database.conn.execute(
                 "select destination from outbox where id = ?", (outgoing.outbox_id,)
@@ -99,6 +126,34 @@ def record(
                 kind=outgoing.kind,
                 destination=destination,
             )
+
+
+def expire(journal: Journal, destination: str, queued_before: float, words: str, now: float) -> int:
+    """Give up what has been queued for too long at a destination that is not reached; returns how many objects."""
+    with journal.writing() as database:
+        rows = database.query(
+            "update outbox set state = 'given up', finished_at = ? where destination = ? and state = 'queued'"
+            " and queued_at <= ? returning id, study_instance_uid, sop_instance_uid",
+            (now, destination, queued_before),
+        )
+        given_up = list(rows)
+        for row in given_up:
+            database.conn.execute(
+                "insert into deliveries (outbox_id, at, state, words) values (?, ?, 'failed', ?)",
+                (row["id"], now, words),
+            )
+            kind = database.conn.execute(
+                "select kind from objects where sop_instance_uid = ?", (row["sop_instance_uid"],)
+            ).fetchone()[0]
+            journal.note(
+                database,
+                "object given up",
+                study=row["study_instance_uid"],
+                at=now,
+                kind=kind,
+                destination=destination,
+            )
+        return len(given_up)
 
 
 def requeue(journal: Journal, now: float, *, study: str | None = None, destination: str | None = None) -> int:
@@ -119,9 +174,15 @@ def requeue(journal: Journal, now: float, *, study: str | None = None, destinati
         parameters.append(destination)
     with journal.writing() as database:
         cursor = database.conn.execute(
-            "update outbox set state = 'queued', attempts = 0, next_at = ?, queued_at = ?, finished_at = null"
+            "update outbox set state = 'queued', attempts = 0, resends = 0, next_at = ?, queued_at = ?,"
+            " finished_at = null, committed_at = null, confirmed_at = null, commit_at = null, find_at = null"
             f" where {where}",
             (now, now, *parameters),
+        )
+        database.conn.execute(  # a destination that was not reached is tried at once
+            "update circuits set probe_at = min(probe_at, ?) where probe_at is not null and destination ="
+            " coalesce(?, destination)",
+            (now, destination),
         )
         journal.note(database, "deliveries requeued", study=study, at=now, objects=cursor.rowcount)
         return cursor.rowcount
@@ -133,3 +194,12 @@ def depth(journal: Journal) -> dict[str, dict[str, int]]:
     for row in journal.rows("select destination, state, count(*) as number from outbox group by 1, 2"):
         found.setdefault(row["destination"], {})[row["state"]] = row["number"]
     return found
+
+
+def unproven(journal: Journal) -> dict[str, int]:
+    """How many stored objects still await a proof, for each destination."""
+    rows = journal.rows(
+        "select destination, count(*) as number from outbox where (commit_at is not null or find_at is not null)"
+        " and state in ('stored', 'committed', 'confirmed') group by 1"
+    )
+    return {row["destination"]: row["number"] for row in rows}

@@ -5,7 +5,7 @@ Times are seconds since 1970 (UTC). UIDs are text. Columns that hold JSON end in
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TABLES = """
 create table if not exists associations (
@@ -108,24 +108,63 @@ create table if not exists outbox (
     sop_instance_uid text not null references objects (sop_instance_uid),
     study_instance_uid text not null,
     destination     text not null,
-    state           text not null,         -- 'queued', 'stored', 'refused', 'given up', 'superseded'
+    -- 'queued', 'stored', 'committed', 'confirmed', 'refused', 'given up', 'superseded'
+    state           text not null,
     attempts        integer not null,
     queued_at       real not null,
     next_at         real not null,
     finished_at     real,
+    stored_at       real,                  -- when the destination last said that it has the object ...
+    committed_at    real,                  -- ... that it will keep it (storage commitment) ...
+    confirmed_at    real,                  -- ... and that it finds it (read-back)
+    commit_at       real,                  -- when commitment is asked for (again); null when it is not awaited
+    commit_attempts integer not null default 0,
+    find_at         real,                  -- when the object is looked for (again); null when that is not awaited
+    find_attempts   integer not null default 0,
+    resends         integer not null default 0,  -- how often the destination lost it and it was sent again
     unique (sop_instance_uid, destination)
 );
 create index if not exists outbox_due on outbox (destination, state, next_at);
+create index if not exists outbox_uncommitted on outbox (destination, commit_at) where commit_at is not null;
+create index if not exists outbox_unfound on outbox (destination, find_at) where find_at is not null;
 
 create table if not exists deliveries (
     id              integer primary key,
     outbox_id       integer not null references outbox (id),
     at              real not null,
-    state           text not null,         -- 'stored', 'refused', 'failed'
-    status          integer,               -- DIMSE status, where one came
+    -- C-STORE: 'stored', 'refused', 'failed'; commitment: 'commitment asked', 'committed', 'not committed',
+    -- 'commitment failed'; read-back: 'confirmed', 'not found', 'read-back failed'
+    state           text not null,
+    status          integer,               -- DIMSE status or failure reason, where one came
     words           text not null
 );
 create index if not exists deliveries_by_object on deliveries (outbox_id);
+
+create table if not exists commitments (
+    transaction_uid text primary key,
+    destination     text not null,
+    study_instance_uid text not null,
+    asked_at        real not null,
+    accepted_at     real,                  -- when the N-ACTION was answered with success
+    reported_at     real                   -- when the first N-EVENT-REPORT came
+);
+
+create table if not exists commitment_items (
+    transaction_uid text not null references commitments (transaction_uid),
+    outbox_id       integer not null references outbox (id),
+    outcome         text,                  -- 'committed', 'not committed'; null until it was reported
+    primary key (transaction_uid, outbox_id)
+) without rowid;
+create index if not exists commitment_items_by_object on commitment_items (outbox_id);
+
+create table if not exists circuits (
+    destination     text primary key,
+    state           text not null,         -- 'answers', 'not reached'
+    since           real not null,
+    failures        integer not null,      -- in a row
+    probe_at        real,                  -- when a destination that was not reached is tried next
+    words           text not null
+);
 
 create table if not exists events (
     id              integer primary key,
@@ -137,3 +176,18 @@ create table if not exists events (
 );
 create index if not exists events_by_study on events (study_instance_uid, id);
 """
+
+# What leads from a version of the schema to the next one, before TABLES adds what is new altogether.
+MIGRATIONS = {
+    1: """
+alter table outbox add column stored_at real;
+alter table outbox add column committed_at real;
+alter table outbox add column confirmed_at real;
+alter table outbox add column commit_at real;
+alter table outbox add column commit_attempts integer not null default 0;
+alter table outbox add column find_at real;
+alter table outbox add column find_attempts integer not null default 0;
+alter table outbox add column resends integer not null default 0;
+update outbox set stored_at = finished_at where state = 'stored';
+""",
+}

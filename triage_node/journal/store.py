@@ -53,9 +53,23 @@ class Journal:
                 )
             if version < schema.SCHEMA_VERSION:
                 _enable_wal(database)
-                database.conn.executescript(
-                    f"begin immediate; {schema.TABLES}; pragma user_version = {schema.SCHEMA_VERSION}; commit;"
-                )
+                self._bring_up_to_date(database)
+
+    def _bring_up_to_date(self, database: sqlite_utils.Database) -> None:
+        """Make the tables, or change those of an earlier version, in one transaction."""
+        database.conn.execute("begin immediate")
+        try:
+            # Asked again under the lock: another process may have been faster.
+            version = database.conn.execute("pragma user_version").fetchone()[0]
+            steps = [schema.MIGRATIONS[each] for each in range(version, schema.SCHEMA_VERSION) if version]
+            for script in (*steps, schema.TABLES):
+                for statement in _statements(script):
+                    database.conn.execute(statement)
+            database.conn.execute(f"pragma user_version = {schema.SCHEMA_VERSION}")
+            database.conn.execute("commit")
+        finally:
+            if database.conn.in_transaction:
+                database.conn.execute("rollback")
 
     def _connect(self) -> sqlite_utils.Database:
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
@@ -135,6 +149,16 @@ class Journal:
                 self._idle.get_nowait().conn.close()
             except queue.Empty:
                 return
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, each of which ends a line; sqlite3's own executescript would end the transaction."""
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
 
 
 def _enable_wal(database: sqlite_utils.Database) -> None:

@@ -47,7 +47,7 @@ class SeriesRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One attempt to deliver an object."""
+    """One attempt to deliver an object or to have its delivery proven, and what the destination said."""
 
     at: float
     state: str
@@ -67,9 +67,31 @@ class ObjectRow:
     generation: int
     destination: str | None
     state: str | None
+    awaiting: tuple[str, ...]  # "commitment", "read-back": the proofs that are still to come
+    stored_at: float | None
+    committed_at: float | None
+    confirmed_at: float | None
+    resends: int
     attempts: int
     next_at: float | None
+    status: int | None  # of the last answer
+    words: str
     deliveries: tuple[Delivery, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """An object that a destination has refused, lost too often or not taken in time; it stays until it is requeued."""
+
+    study_instance_uid: str
+    kind: str
+    sop_instance_uid: str
+    destination: str
+    state: str
+    at: float
+    attempts: int
+    status: int | None
+    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,24 +180,60 @@ def objects(journal: Journal, study_instance_uid: str) -> list[ObjectRow]:
             Delivery(at=row["at"], state=row["state"], status=row["status"], words=row["words"])
         )
     return [
-        ObjectRow(
-            kind=row["kind"],
-            sop_class_uid=row["sop_class_uid"],
-            sop_instance_uid=row["sop_instance_uid"],
-            path=row["path"],
-            size_bytes=row["size_bytes"],
-            generation=row["generation"],
-            destination=row["destination"],
-            state=row["state"],
-            attempts=row["attempts"] or 0,
-            next_at=row["next_at"] if row["state"] == "queued" else None,
-            deliveries=tuple(attempts.get(row["outbox_id"], ())),
-        )
+        _object(row, tuple(attempts.get(row["outbox_id"], ())))
         for row in journal.rows(
-            "select objects.*, results.generation, outbox.id as outbox_id, destination, outbox.state, attempts, next_at"
+            "select objects.*, results.generation, outbox.id as outbox_id, destination, outbox.state, attempts,"
+            " next_at, stored_at, committed_at, confirmed_at, commit_at, find_at, resends"
             " from objects join results on results.id = result_id left join outbox using (sop_instance_uid)"
             " where results.study_instance_uid = ? order by results.generation, objects.rowid, outbox.id",
             study_instance_uid,
+        )
+    ]
+
+
+def _object(row: Row, deliveries: tuple[Delivery, ...]) -> ObjectRow:
+    awaiting = (("commitment", row["commit_at"]), ("read-back", row["find_at"]))
+    return ObjectRow(
+        kind=row["kind"],
+        sop_class_uid=row["sop_class_uid"],
+        sop_instance_uid=row["sop_instance_uid"],
+        path=row["path"],
+        size_bytes=row["size_bytes"],
+        generation=row["generation"],
+        destination=row["destination"],
+        state=row["state"],
+        awaiting=tuple(proof for proof, at in awaiting if at is not None),
+        stored_at=row["stored_at"],
+        committed_at=row["committed_at"],
+        confirmed_at=row["confirmed_at"],
+        resends=row["resends"] or 0,
+        attempts=row["attempts"] or 0,
+        next_at=row["next_at"] if row["state"] == "queued" else None,
+        status=deliveries[-1].status if deliveries else None,
+        words=deliveries[-1].words if deliveries else "",
+        deliveries=deliveries,
+    )
+
+
+def dead_letters(journal: Journal) -> list[DeadLetter]:
+    """What will not be sent again by itself, oldest first; of each study only its current answer."""
+    return [
+        DeadLetter(
+            study_instance_uid=row["study_instance_uid"],
+            kind=row["kind"],
+            sop_instance_uid=row["sop_instance_uid"],
+            destination=row["destination"],
+            state=row["state"],
+            at=row["finished_at"],
+            attempts=row["attempts"],
+            status=row["status"],
+            words=row["words"] or "",
+        )
+        for row in journal.rows(
+            "select outbox.*, kind, status, words from outbox join objects using (sop_instance_uid)"
+            " join studies using (result_id) left join deliveries on deliveries.id ="
+            " (select max(id) from deliveries where outbox_id = outbox.id)"
+            " where outbox.state in ('refused', 'given up') order by finished_at, outbox.id"
         )
     ]
 

@@ -22,7 +22,7 @@ def node_facts(journal: Journal, settings: Settings) -> dict[str, object]:
         "strategy": settings.worklist.strategy,
         "strategy_words": strategy_words(settings.worklist),
         "max_wait_min": settings.worklist.max_wait_min,
-        **worklist.status(journal),
+        **worklist.status(journal, settings.destination_names),
     }
 
 

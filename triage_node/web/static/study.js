@@ -176,10 +176,21 @@ function objectsTable(report) {
     object.current ? String(object.generation) : `${object.generation} (superseded)`,
     object.destination ?? "sent nowhere",
     [el("b", { class: ["refused", "given up"].includes(object.state) ? "bad" : null }, object.state ?? "–"),
-      object.next_at ? el("small", {}, `next attempt ${clock(object.next_at)}`) : ""],
+      ...proofWords(object).map((words) => el("small", {}, words))],
     object.deliveries.length === 0 ? "–" : [el("ul", {}, ...object.deliveries.map((delivery) => el("li", {}, attemptWords(delivery))))],
   ));
-  return table(["Object", "Answer", "Destination", "State", "Attempts"], rows, "No object has been made yet.");
+  return table(["Object", "Answer", "Destination", "State", "What was asked and answered"], rows, "No object has been made yet.");
+}
+
+/** How far the destination has vouched for an object, a line each. */
+function proofWords(object) {
+  const steps = [["stored", object.stored_at], ["committed", object.committed_at], ["confirmed", object.confirmed_at]];
+  return [
+    ...steps.filter(([, at]) => at !== null).map(([step, at]) => `${step} ${clock(at)}`),
+    object.awaiting.length ? `awaiting ${object.awaiting.join(" and ")}` : null,
+    object.resends ? `sent again ${object.resends === 1 ? "once" : `${object.resends} times`}` : null,
+    object.next_at ? `next attempt ${clock(object.next_at)}` : null,
+  ].filter(Boolean);
 }
 
 function attemptWords(delivery) {

@@ -33,6 +33,7 @@ export class Top {
       (sum, states) => sum + (states.refused ?? 0) + (states["given up"] ?? 0),
       0,
     );
+    const unreached = status.destinations.filter((destination) => destination.state === "not reached");
     const entries = [
       ["waiting", count("waiting"), jobs.running ? `${jobs.running} being analysed now` : ""],
       ["judged", count("judged"), ""],
@@ -40,11 +41,12 @@ export class Top {
       ["being read", count("reading"), ""],
       ["read", count("read"), ""],
       ["not delivered", undelivered, "results that a destination refused or never took: see the study's page"],
+      ["not reached", unreached.length, unreached.map(({ name, since, words }) => `${name} since ${clock(since)}: ${words}`).join("\n")],
     ];
     const shown = entries.filter(([word, number], index) => index < 3 || number > 0);
     this.counts.replaceChildren(
-      ...shown.map(([word, number, title]) =>
-        el("div", { title: title || null, class: word === "not delivered" ? "bad" : null },
+      ...shown.map(([word, number, title], index) =>
+        el("div", { title: title || null, class: word.startsWith("not ") && index > 2 ? "bad" : null },
           el("dd", {}, String(number)), el("dt", {}, word)),
       ),
     );

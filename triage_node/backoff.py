@@ -1,0 +1,31 @@
+"""How long to wait before a destination is asked again: pauses that double, from seconds to hours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triage_node.config import DestinationSection
+
+JITTER = 0.2  # share by which a pause is shortened or lengthened, so that many nodes do not call in step
+
+
+def pause_s(destination: DestinationSection, attempts: int, *, jitter: float) -> float:
+    """Pause after the `attempts`-th failed attempt in a row; `jitter` is -1..1."""
+    return _doubled(destination.retry_first_s, destination.retry_longest_s, attempts, jitter)
+
+
+def probe_pause_s(destination: DestinationSection, attempts: int, *, jitter: float) -> float:
+    """Pause after the `attempts`-th attempt in a row that did not reach the destination; `jitter` is -1..1."""
+    longest = min(destination.probe_longest_s, destination.retry_longest_s)
+    return _doubled(destination.retry_first_s, longest, attempts, jitter)
+
+
+def report_pause_s(destination: DestinationSection, requests: int, *, jitter: float) -> float:
+    """How long a report of commitment is waited for after the `requests`-th request; `jitter` is -1..1."""
+    first = destination.commitment_timeout_s
+    return _doubled(first, max(first, destination.retry_longest_s), requests, jitter)
+
+
+def _doubled(first_s: float, longest_s: float, attempts: int, jitter: float) -> float:
+    return float(min(first_s * 2.0 ** min(attempts - 1, 40), longest_s) * (1.0 + JITTER * jitter))
