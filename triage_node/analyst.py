@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from triage_node.doorbell import Doorbell
     from triage_node.inference import Method
     from triage_node.results import ResultObject
-    from triage_node.study import Assessment, Series, SeriesKey, Study
+    from triage_node.study import Assessment, Model, Series, SeriesKey, Study
 
 POLL_S = 1.0
 NO_ROOM_PAUSE_S = 5.0
@@ -106,7 +106,8 @@ def _judge(
     )
     progress("writing results", 0.8)
     identity = _identity(study.study_instance_uid, series.digest, method, settings, occasion)
-    return identity, assessment, results.judged(ct, findings, assessment, identity)
+    language = settings.results.language
+    return identity, assessment, results.judged(ct, findings, assessment, identity, language=language)
 
 
 def refuse(
@@ -126,33 +127,39 @@ def refuse(
         not_analysed=not_analysed,
         passed_over=passed_over,
         identity=identity,
-        objects=results.not_analysed(instances, not_analysed, passed_over, method.model, identity),
+        objects=results.not_analysed(
+            instances, not_analysed, passed_over, method.model, identity, language=settings.results.language
+        ),
     )
 
 
 def _identity(
     study_instance_uid: str, series_digest: str, method: Method, settings: Settings, occasion: Occasion
 ) -> ResultIdentity:
-    # How lesions are split and graded, and every word of the model in a report, are part of what judged: other
-    # settings, other objects.
-    model = method.model
+    return ResultIdentity(
+        study_instance_uid=study_instance_uid,
+        series_digest=series_digest,
+        model_digest=judge_digest(method.model, settings),
+        generation=occasion.generation,
+        created_at=occasion.created_at,
+        ae_title=settings.node.ae_title,
+        predecessor=occasion.predecessor,
+    )
+
+
+def judge_digest(model: Model, settings: Settings) -> str:
+    """Sha256 over all that makes an answer of the same images: another digest, other objects.
+
+    How lesions are split and graded, every word of the model in a report, and its language are part of what judged.
+    """
     point = operating.resolved(model.operating_point, analysis=settings.analysis, worklist=settings.worklist)
-    judge = digest_of(
+    return digest_of(
         [
             ("model", json.dumps(asdict(model), sort_keys=True)),
             ("analysis", settings.analysis.model_dump_json()),
             ("operating point", json.dumps(asdict(point), sort_keys=True)),
+            ("results", settings.results.model_dump_json()),
         ]
-    )
-    before = occasion.predecessor
-    return ResultIdentity(
-        study_instance_uid=study_instance_uid,
-        series_digest=series_digest,
-        model_digest=judge,
-        generation=occasion.generation,
-        created_at=occasion.created_at,
-        ae_title=settings.node.ae_title,
-        predecessor=before,
     )
 
 

@@ -77,10 +77,10 @@ def test_a_study_whose_report_cannot_be_made_stops_no_other(
     sound = receive(journal, settings, tmp_path / "sound", "sound")
     made = results.not_analysed
 
-    def broken(instances: Any, *arguments: Any) -> Any:
+    def broken(instances: Any, *arguments: Any, **words: Any) -> Any:
         if instances[0].series.study_instance_uid == odd:
             raise RuntimeError("a fault of ours")
-        return made(instances, *arguments)
+        return made(instances, *arguments, **words)
 
     monkeypatch.setattr(results, "not_analysed", broken)
     monkeypatch.setattr(analyst, "POLL_S", 0.0)
