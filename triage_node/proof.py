@@ -37,9 +37,9 @@ class Prover(threading.Thread):
     """Asks one destination for commitment, and looks for the objects there, until it is stopped."""
 
     def __init__(
-        self, settings: Settings, destination: DestinationSection, journal: Journal, *, lost: Callable[[], None]
+        self, settings: Settings, destination: DestinationSection, journal: Journal, *, hand_over: Callable[[], None]
     ) -> None:
-        """Prepare a thread; `start` starts it. `lost` is called when there may be something to send again."""
+        """Prepare a thread; `start` starts it. `hand_over` is called when the sender has to do something."""
         super().__init__(name=f"prover-{destination.name}", daemon=True)
         self._ae_title = settings.node.ae_title
         self._destination = destination
@@ -48,7 +48,7 @@ class Prover(threading.Thread):
         self._stopped = False
         self._association: Association | None = None
         self._reports = commitment.Reports(settings, journal, ring=self._reported)
-        self._lost = lost
+        self._hand_over = hand_over
         self._log = logbook.get().bind(destination=destination.name)
 
     def wake(self) -> None:
@@ -57,7 +57,7 @@ class Prover(threading.Thread):
 
     def _reported(self) -> None:
         self.wake()
-        self._lost()
+        self._hand_over()
 
     def stop(self) -> None:
         """End soon; a destination that takes its time is cut off."""
@@ -137,6 +137,7 @@ class Prover(threading.Thread):
         self._log.warning("no proof of delivery", study=objects[0].study_instance_uid, why=str(failure))
         if failure.retry:
             circuit.failed(self._journal, self._destination, str(failure), time.time())
+            self._hand_over()
 
     def _again_at(self, attempts: int) -> float:
         return time.time() + backoff.pause_s(self._destination, attempts + 1, jitter=random.uniform(-1, 1))
@@ -208,8 +209,9 @@ class Prover(threading.Thread):
             association = self._open(conformance.Purpose.READ_BACK, conformance.STUDY_ROOT_FIND)
         except DeliveryFailed as failure:
             self._failed(failure, batch)
+            words = str(failure) if failure.retry else read_back.NOT_OFFERED
             for each in batch:
-                self._not_looked_for(each, failure)
+                self._not_looked_for(each, words)
             return
         try:
             for each in batch:
@@ -225,7 +227,7 @@ class Prover(threading.Thread):
             there = read_back.is_there(association, read_back.identifier_of(one.path, one.sop_instance_uid))
         except DeliveryFailed as failure:
             log.warning("read-back failed", why=str(failure))
-            self._not_looked_for(one, failure)
+            self._not_looked_for(one, str(failure), failure.status)
             return
         if there:
             proofs.found(self._journal, one, time.time())
@@ -235,8 +237,7 @@ class Prover(threading.Thread):
         proofs.not_found(self._journal, one, self._destination, time.time(), again_at=again_at)
         log.warning("object not found", times=one.attempts + 1, lost=again_at is None)
         if again_at is None:
-            self._lost()
+            self._hand_over()
 
-    def _not_looked_for(self, one: Unproven, failure: DeliveryFailed) -> None:
-        again_at = self._again_at(one.attempts)
-        proofs.not_looked_for(self._journal, one, failure.status, str(failure), time.time(), again_at)
+    def _not_looked_for(self, one: Unproven, words: str, status: int | None = None) -> None:
+        proofs.not_looked_for(self._journal, one, status, words, time.time(), self._again_at(one.attempts))

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from pynetdicom.association import Association
 
+NOT_OFFERED = (
+    "the destination offers no query (C-FIND, Study Root): have its administrator allow it, or set read_back = false"
+)
 _PENDING = (0xFF00, 0xFF01)
 # A destination that ignores the key that was asked for may list everything it has.
 MOST_ANSWERS = 10_000
@@ -53,9 +56,7 @@ def is_there(association: Association, query: Dataset) -> bool:
                 association.abort()
                 raise DeliveryFailed(f"more than {MOST_ANSWERS} answers to a query for one object", retry=False)
     except ValueError as error:  # no accepted context
-        raise DeliveryFailed(
-            "the destination offers no query (C-FIND, Study Root): set read_back = false for it", retry=False
-        ) from error
+        raise DeliveryFailed(NOT_OFFERED, retry=False) from error
     except (RuntimeError, OSError) as error:
         raise DeliveryFailed(f"the association was lost during the query: {error}", retry=True) from error
     if status is None:

@@ -294,5 +294,5 @@ def _pair(settings: Settings, destination: DestinationSection, journal: Journal)
     if not (destination.storage_commitment or destination.read_back):
         return [Sender(settings, destination, journal)]
     sender = Sender(settings, destination, journal, delivered=lambda: prover.wake())  # noqa: PLW0108  # made below
-    prover = Prover(settings, destination, journal, lost=sender.wake)
+    prover = Prover(settings, destination, journal, hand_over=sender.wake)
     return [sender, prover]
