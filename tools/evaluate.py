@@ -3,7 +3,7 @@
     python tools/evaluate.py --data ../shared/data --markdown report.md --json report.json --plots report.png
     python tools/evaluate.py --data DIR --method threshold --method multitask --split test
 
-DIR may hold, at any depth and in any mixture: DICOM CT series, with Segmentation objects of the same study or masks
+DIR may hold, at any depth and in any mixture: DICOM CT series, with Segmentations or RT Structure Sets or with masks
 in NAME-lungs.npz beside the folder NAME; NIfTI images with masks in the usual layouts; .npz files of COVID-19-CT-Seg,
 MedSeg or of the training programs. What cannot be read or scored is named with its reason and stops nothing. Study
 labels come from names, or from a `labels.csv` with the columns study, patient, covid (1 or 0) and group (healthy,

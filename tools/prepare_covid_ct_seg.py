@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from training import layout, nifti, preparation, published
+from annotations import nifti
+from training import layout, preparation, published
 from training.layout import StudyCard
 from training.preparation import Arrays, Made, ToPrepare
 

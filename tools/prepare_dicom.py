@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
+from annotations.regions import Names, plain
+from annotations.unusable import Unusable
 from training import drawings, preparation
-from training.drawings import Names, plain
 from training.layout import StudyCard
 from training.preparation import Made, ToPrepare
-from training.published import Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

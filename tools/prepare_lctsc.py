@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from annotations.unusable import Unusable
 from training import drawings, preparation, published
 from training.drawings import Drawn
 from training.layout import StudyCard
@@ -40,7 +41,7 @@ def _study(folder: Path, name: str) -> Made:
     drawn = drawings.drawn(volume, objects)
     if drawn.lungs is None:
         names = ", ".join(drawn.ignored) or "nothing"
-        raise published.Unusable(f"expected Lung_L and Lung_R in {folder}, found {names}")
+        raise Unusable(f"expected Lung_L and Lung_R in {folder}, found {names}")
     card = StudyCard(
         patient=name,
         source="lctsc",

@@ -11,10 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from training import layout, nifti, preparation, published
+from annotations import nifti
+from annotations.unusable import Unusable
+from training import layout, preparation, published
 from training.layout import StudyCard
 from training.preparation import Arrays, Made, ToPrepare
-from training.published import Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from annotations import nifti
+from annotations.unusable import Unusable
 from prepare_shared import ASSUMED_LUNGS_MM, ASSUMED_SLICE_MM, SAME_PATIENT, WITHOUT_CLASSES
-from training import layout, nifti, preparation, published
+from training import layout, preparation, published
 from training.layout import StudyCard
 from training.preparation import Arrays, Made, ToPrepare
-from training.published import Unusable
 
 from nets import slices
 

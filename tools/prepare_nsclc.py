@@ -12,7 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from training import drawings, layout, nifti, preparation, published
+from annotations import nifti
+from annotations.unusable import Unusable
+from training import drawings, layout, preparation, published
 from training.drawings import Drawn
 from training.layout import StudyCard
 from training.preparation import Made, ToPrepare
@@ -51,7 +53,7 @@ def _study(data: Path, folder: Path, name: str) -> Made:
         drawn = drawings.drawn(volume, objects, also_automatic=True)  # whatever tool the publishers name
         if drawn.lungs is None:
             names = ", ".join(drawn.ignored) or "nothing"
-            raise published.Unusable(f"expected Lung-Left and Lung-Right in {folder}, found {names}")
+            raise Unusable(f"expected Lung-Left and Lung-Right in {folder}, found {names}")
         arrays, by = drawings.arrays_of(volume, Drawn(lungs=drawn.lungs)), "radiation oncologist"
     card = StudyCard(
         patient=name,

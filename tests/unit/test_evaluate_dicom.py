@@ -9,14 +9,17 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from evaluation import finding, segments
+from annotations import regions, segments
+from evaluation import finding
 from evaluation.cases import Case, Drawn
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from tests import builders
+from tests import builders, readers
 from tests.unit import results_cases
+from triage_node import volume
 from triage_node.config import AnalysisSection
+from triage_node.study import Volume
 
 SETTINGS = AnalysisSection(method="threshold")
 
@@ -117,8 +120,8 @@ def _segment(number: int, label: str) -> highdicom.seg.SegmentDescription:
         ("44029006", None, "", "left"),
         ("39607008", None, "Lungs", "lungs"),
         ("39607008", None, "Lung_Left", "left"),
-        ("47351003", None, "Something", "lesion"),
-        ("0", None, "COVID-19 infection", "lesion"),
+        ("47351003", None, "Something", "lesions"),
+        ("0", None, "COVID-19 infection", "lesions"),
         ("0", None, "Ground glass", "ground_glass"),
         ("0", None, "consolidations", "consolidation"),
         ("80891009", None, "Heart", None),
@@ -128,13 +131,93 @@ def _segment(number: int, label: str) -> highdicom.seg.SegmentDescription:
 def test_a_segment_is_what_its_code_or_its_label_says(
     code: str, modifier: str | None, label: str, kind: str | None
 ) -> None:
-    segment, concept = Dataset(), Dataset()
+    drawing, segment, concept = Dataset(), Dataset(), Dataset()
     concept.CodeValue = code
     if modifier:
         concept.SegmentedPropertyTypeModifierCodeSequence = [deepcopy(concept)]
         concept.SegmentedPropertyTypeModifierCodeSequence[0].CodeValue = modifier
     segment.SegmentLabel, segment.SegmentedPropertyTypeCodeSequence = label, [concept]
-    assert segments.kind_of(segment) == kind
+    segment.SegmentNumber, drawing.SegmentSequence = 1, [segment]
+    (said,) = segments.segments(drawing)
+    assert regions.kind_of(said, regions.ANY_NAMES) == kind
+
+
+def drawn_on(folder: Path, patient: str) -> tuple[Volume, np.ndarray]:
+    """A patient of NSCLC-Radiomics as TCIA delivers it, and where the lungs are: 1 right, 2 left."""
+    built = builders.ct_series(folder / patient / "06-15-2008" / "1.000000-ct", study=f"1.2.{patient[-1]}")
+    on = volume.read(built.series, SETTINGS)
+    lungs = np.zeros(on.hounsfield.shape, dtype=np.uint8)
+    lungs[2:9, 5:25, 4:14], lungs[2:9, 5:25, 24:36] = 1, 2
+    return on, lungs
+
+
+def test_contours_of_a_structure_set_are_scored_and_count_before_segments(tmp_path: Path) -> None:
+    data = tmp_path / "NSCLC-Radiomics"
+    on, lungs = drawn_on(data, "LUNG1-001")
+    contours = {
+        "Lung-Left": readers.outlines(lungs == 2),
+        "Lung-Right": readers.outlines(lungs == 1),
+        "GTV-1": readers.outlines(lungs == 1),
+    }
+    beside = data / "LUNG1-001" / "06-15-2008"
+    readers.save(readers.structure_set(on, contours), beside / "0.000000-NA" / "1-1.dcm")
+    other = {"Lung-Left": np.roll(lungs == 2, 3, axis=1), "Lung-Right": lungs == 1, "Neoplasm, Primary": lungs == 1}
+    readers.save(readers.segmentation(on, other, automatic=True), beside / "300.000000-Segmentation" / "1-1.dcm")
+    case = the_case(data)
+    assert case.group == "other"
+    drawn = case.read()
+    assert drawn.sided
+    assert np.array_equal(drawn.lungs, lungs)
+    assert drawn.lesions is None
+    assert "region 'GTV-1' is neither lungs nor lesions" in drawn.remarks
+
+
+def test_a_patient_with_segments_alone_and_one_with_nothing_drawn_are_read_too(tmp_path: Path) -> None:
+    on, lungs = drawn_on(tmp_path, "LUNG1-002")
+    drawn_on(tmp_path, "LUNG1-003")
+    sides = {"Lung-Left": lungs == 2, "Lung-Right": lungs == 1}
+    readers.save(readers.segmentation(on, sides), tmp_path / "LUNG1-002" / "06-15-2008" / "seg" / "1-1.dcm")
+    with_masks, without = (case.read() for case in finding.find(tmp_path, SETTINGS).cases)
+    assert np.array_equal(with_masks.lungs, lungs)
+    assert without.lungs is None
+
+
+def test_a_single_lung_is_not_compared_as_if_the_other_were_not_there(tmp_path: Path) -> None:
+    on, lungs = drawn_on(tmp_path, "LUNG1-004")
+    readers.save(readers.structure_set(on, {"Lung_L": readers.outlines(lungs == 2)}), tmp_path / "rt.dcm")
+    drawn = the_case(tmp_path).read()
+    assert drawn.lungs is None
+    assert "only the left lung was drawn: the lungs were not compared" in drawn.remarks
+
+
+def test_segments_on_a_grid_of_their_own_are_taken_by_the_nearest_pixel(tmp_path: Path) -> None:
+    on, lungs = drawn_on(tmp_path, "LUNG1-005")
+    dataset = readers.segmentation(on, {"Lungs": lungs > 0})
+    twice = dataset.pixel_array.repeat(2, axis=1).repeat(2, axis=2)
+    groups = dataset.SharedFunctionalGroupsSequence[0]
+    directions = np.array([float(v) for v in groups.PlaneOrientationSequence[0].ImageOrientationPatient]).reshape(2, 3)
+    row_mm, column_mm = (float(mm) for mm in groups.PixelMeasuresSequence[0].PixelSpacing)
+    groups.PixelMeasuresSequence[0].PixelSpacing = [f"{row_mm / 2}", f"{column_mm / 2}"]
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        position = frame.PlanePositionSequence[0]
+        corner = np.array([float(v) for v in position.ImagePositionPatient])
+        moved = corner - directions[0] * column_mm / 4 - directions[1] * row_mm / 4
+        position.ImagePositionPatient = [f"{v:.6f}" for v in moved]
+    dataset.Rows, dataset.Columns = twice.shape[1:]
+    dataset.PixelData = pydicom.pixels.pack_bits(twice.ravel())
+    readers.save(dataset, tmp_path / "seg.dcm")
+    assert np.array_equal(the_case(tmp_path).read().lungs, lungs > 0)
+
+
+def test_a_drawing_without_its_series_is_said(tmp_path: Path) -> None:
+    on, lungs = drawn_on(tmp_path / "elsewhere", "LUNG1-006")
+    readers.save(readers.segmentation(on, {"Lungs": lungs > 0}), tmp_path / "data" / "seg.dcm")
+    readers.save(readers.structure_set(on, {"Lung_L": readers.outlines(lungs)}), tmp_path / "data" / "rt.dcm")
+    found = finding.find(tmp_path / "data", SETTINGS)
+    assert found.cases == ()
+    assert {Path(entry.path).name: entry.why for entry in found.left_out} == dict.fromkeys(
+        ("rt.dcm", "seg.dcm"), "drawn on a series that is not in the folder"
+    )
 
 
 def test_masks_in_npz_beside_the_folder_are_taken_from_feet_to_head(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from evaluation import finding, naming, nifti
-from evaluation.cases import Case, Unreadable
+from annotations.unusable import Unusable
+from evaluation import finding, naming, paired
+from evaluation.cases import Case
 from evaluation.naming import BadLabels
 
 from triage_node.config import AnalysisSection
@@ -231,7 +232,7 @@ def image_of(affine: np.ndarray, values: np.ndarray, path: Path) -> None:
 def test_images_and_masks_are_paired_by_their_names(
     tmp_path: Path, paths: tuple[str, ...], roles: dict[str, list[str]]
 ) -> None:
-    files = [nifti._of(tmp_path / path, tmp_path) for path in paths]
+    files = [paired._of(tmp_path / path, tmp_path) for path in paths]
     seen: dict[str, list[str]] = {}
     for file in files:
         seen.setdefault(file.key, []).append(file.role)
@@ -265,6 +266,49 @@ def test_an_image_comes_out_the_same_however_its_axes_lie(tmp_path: Path, codes:
     assert drawn.remarks == ()
 
 
+def test_a_scan_of_covid_19_ct_seg_keeps_its_sides_beside_the_mask_that_holds_all(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(-1000, 100, (6, 5, 4)).astype(np.int16)
+    lungs = np.ones(image.shape, dtype=np.uint8)  # as published: 1 the left lung, which lies at high x of RAS
+    lungs[3:] = 2
+    lesion = np.zeros_like(lungs)
+    lesion[1, 2, 3] = 1
+    affine = np.diag([-2.0, -2.0, 5.0, 1.0])
+    for folder, values in (
+        ("COVID-19-CT-Seg_20cases", image),
+        ("Infection_Mask", lesion),
+        ("Lung_Mask", lungs),
+        ("Lung_and_Infection_Mask", np.where(lesion, 3, lungs).astype(np.uint8)),
+    ):
+        image_of(affine, values, tmp_path / folder / "coronacases_001.nii.gz")
+    case = found(tmp_path)["coronacases_001"]
+    assert (case.group, case.patient) == ("covid", "coronacases_001")
+    drawn = case.read()
+    assert drawn.sided
+    assert drawn.lungs is not None
+    assert set(np.unique(drawn.lungs)) == {1, 2}
+    assert drawn.lesions is not None
+    assert np.array_equal(drawn.lesions, lesion.transpose(2, 1, 0) > 0)
+    for folder in ("Infection_Mask", "Lung_Mask"):
+        (tmp_path / folder / "coronacases_001.nii.gz").unlink()
+    alone = found(tmp_path)["coronacases_001"].read()
+    assert not alone.sided
+    assert np.array_equal(alone.lungs, np.ones_like(drawn.lungs))
+    assert np.array_equal(alone.lesions, drawn.lesions)
+
+
+def test_axes_that_are_not_quite_at_right_angles_are_read(tmp_path: Path) -> None:
+    crooked = np.diag([-2.0, -2.0, 5.0, 1.0])
+    crooked[1, 2] = 0.4
+    image = np.full((6, 5, 4), -500, dtype=np.int16)
+    image_of(crooked, image, tmp_path / "p_ct.nii.gz")
+    image_of(crooked, (image < 0).astype(np.uint8), tmp_path / "p_lungs.nii.gz")
+    drawn = found(tmp_path)["p"].read()
+    assert drawn.lungs is not None
+    assert drawn.lungs.all()
+    assert drawn.remarks == ()
+
+
 def test_a_mask_that_lost_its_header_is_taken_voxel_by_voxel_and_one_that_does_not_fit_is_named(tmp_path: Path) -> None:
     image = np.full((6, 5, 4), -500, dtype=np.int16)
     mask = np.zeros(image.shape, dtype=np.uint8)
@@ -284,7 +328,7 @@ def test_an_image_without_hounsfield_units_cannot_be_judged(tmp_path: Path) -> N
     image_of(np.eye(4), np.zeros((4, 4, 4), dtype=np.uint8), tmp_path / "radiopaedia_4_85506_1.nii.gz")
     case = found(tmp_path)["radiopaedia_4_85506_1"]
     assert case.patient == "radiopaedia_4"
-    with pytest.raises(Unreadable, match="no Hounsfield units"):
+    with pytest.raises(Unusable, match="no Hounsfield units"):
         case.read()
 
 

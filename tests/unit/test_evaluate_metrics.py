@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from annotations import volumes
+from annotations.unusable import Unusable
 from evaluation import agreement, bootstrap, summary
-from evaluation.cases import Case, Drawn, Unreadable, framed, imaged, made_volume, repeated, sides_of
+from evaluation.cases import Case, Drawn, framed, imaged, repeated, sides_of
 from evaluation.figures import figures
 from evaluation.overlap import overlap
 from evaluation.summary import Scan
@@ -110,7 +112,7 @@ def drawn_and_found(**more: object) -> tuple[Drawn, Findings]:
     hounsfield = np.full(shape, -700, dtype=np.int16)
     hounsfield[:, :, 1] = 50
     drawn = Drawn(
-        volume=made_volume(hounsfield, (10.0, 10.0, 10.0)),
+        volume=volumes.in_patient_order(hounsfield, (10.0, 10.0, 10.0)),
         **{"lungs": lungs, "sided": True, "lesions": lesions, "consolidation": consolidation} | more,
     )
     found = np.zeros_like(lesions)
@@ -169,7 +171,7 @@ def test_without_a_known_spacing_there_are_fractions_and_no_volumes() -> None:
 
 
 def test_masks_of_another_shape_are_refused() -> None:
-    with pytest.raises(Unreadable, match=r"\(2, 2, 3\)"):
+    with pytest.raises(Unusable, match=r"\(2, 2, 3\)"):
         drawn_and_found(lesions=np.zeros((2, 2, 3), dtype=np.bool_))
 
 

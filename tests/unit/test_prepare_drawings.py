@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pydicom
 import pytest
+from annotations import segments, structures
+from annotations.regions import Names, plain
+from annotations.unusable import Unusable
 from highdicom.seg import SegmentationTypeValues
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.sr.coding import Code
-from training import drawings, segments, sources, structures
-from training.drawings import Names, plain
-from training.published import Unusable
+from training import drawings, sources
 
 from tests import builders, readers
 from tests.unit import results_cases

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import nibabel
 import numpy as np
 import pytest
-from training import nifti
-from training.published import Unusable
+from annotations import nifti
+from annotations.unusable import Unusable
 
 from tests import published_sets
 from tests.published_sets import FLIPS, SPACING_ZYX_MM

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import prepare_mosmed
 import pytest
+from annotations.unusable import Unusable
 from hypothesis import given
 from hypothesis import strategies as st
 from training import layout, preparation, published
 from training.layout import StudyCard
 from training.preparation import Made, ToPrepare, split_of
-from training.published import Unusable
 from typer.testing import CliRunner
 
 from tests import published_sets

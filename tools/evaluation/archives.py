@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from annotations import volumes
+from annotations.unusable import Unusable
 from prepare_shared import SAME_PATIENT
 
 from evaluation.cases import (
@@ -24,11 +26,9 @@ from evaluation.cases import (
     Case,
     Drawn,
     Group,
-    Unreadable,
     classes_of,
     framed,
     imaged,
-    made_volume,
     repeated,
 )
 from evaluation.naming import patient_of
@@ -45,12 +45,12 @@ MASKS = {*LUNGS, *LESIONS, "classes"}
 
 
 def holds(path: Path) -> frozenset[str]:
-    """Names of the arrays in a .npz file, without reading them. Raises Unreadable."""
+    """Names of the arrays in a .npz file, without reading them. Raises Unusable."""
     try:
         with zipfile.ZipFile(path) as file:
             return frozenset(entry.removesuffix(".npy") for entry in file.namelist())
     except (OSError, zipfile.BadZipFile) as error:
-        raise Unreadable(f"not a .npz file: {error}") from error
+        raise Unusable(f"not a .npz file: {error}") from error
 
 
 def only_masks(names: frozenset[str]) -> bool:
@@ -59,7 +59,7 @@ def only_masks(names: frozenset[str]) -> bool:
 
 
 def cases(path: Path, names: frozenset[str]) -> Iterator[Case]:
-    """The cases of a file. Raises Unreadable where its arrays are none of the known layouts."""
+    """The cases of a file. Raises Unusable where its arrays are none of the known layouts."""
     if "hounsfield" in names:
         yield _training_case(path)
     elif "hu" in names and "slice_index" in names:
@@ -90,7 +90,7 @@ def cases(path: Path, names: frozenset[str]) -> Iterator[Case]:
     elif "hu" in names and "name" in names:
         yield from _slices(path, "hu")
     else:
-        raise Unreadable(f"its arrays {', '.join(sorted(names))} are none of the known layouts")
+        raise Unusable(f"its arrays {', '.join(sorted(names))} are none of the known layouts")
 
 
 def masks_of(path: Path) -> Arrays:
@@ -136,7 +136,7 @@ def _stack(path: Path) -> Drawn:
     hounsfield = arrays["hu"]
     boxes = arrays.get("valid_box")
     drawn = Drawn(
-        volume=made_volume(hounsfield, (max(1.0, ASSUMED_CHEST_MM / (last + 1)), *pixel_mm)),
+        volume=volumes.in_patient_order(hounsfield, (max(1.0, ASSUMED_CHEST_MM / (last + 1)), *pixel_mm)),
         **_lungs(arrays),
         **_lesions(arrays),
         counted=None if boxes is None else imaged(boxes, hounsfield.shape),
@@ -151,7 +151,7 @@ def _medseg_volume(path: Path) -> Drawn:
     name = _spacing_name(arrays)
     assert name is not None
     return Drawn(
-        volume=made_volume(arrays["hu_approx"], tuple(float(mm) for mm in arrays[name])),
+        volume=volumes.in_patient_order(arrays["hu_approx"], tuple(float(mm) for mm in arrays[name])),
         **_lungs(arrays),
         **_lesions(arrays),
         in_ml=not name.endswith("unreliable"),
@@ -173,7 +173,7 @@ def _slices(path: Path, image: str) -> Iterator[Case]:
         boxes = mine.get("valid_box")
         unreliable = bool(mine.get("hu_unreliable", np.zeros(1))[0])
         drawn = Drawn(
-            volume=made_volume(mine[image], (1.0, *ASSUMED_PIXEL_MM)),
+            volume=volumes.in_patient_order(mine[image], (1.0, *ASSUMED_PIXEL_MM)),
             **_lungs(mine),
             **_lesions(mine),
             counted=None if boxes is None else imaged(boxes, mine[image].shape),
@@ -202,7 +202,7 @@ def _training_case(path: Path) -> Case:
         try:
             card = json.loads(beside.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise Unreadable(f"{beside.name} is no JSON: {error}") from error
+            raise Unusable(f"{beside.name} is no JSON: {error}") from error
     patient, others = patient_of(str(card.get("patient") or path.stem))
     contiguous = bool(card.get("contiguous", True))
     return Case(
@@ -236,7 +236,7 @@ def _training(path: Path, card: dict[str, Any]) -> Drawn:
     if card and extra:
         extra["lesions"], extra["consolidation"] = classes_of(arrays["lesions"], told=bool(card.get("classes")))
     drawn = Drawn(
-        volume=made_volume(
+        volume=volumes.in_patient_order(
             arrays["hounsfield"], tuple(float(mm) for mm in card.get("spacing_zyx_mm", (2.0, 2.0, 2.0)))
         ),
         **_lungs(arrays),

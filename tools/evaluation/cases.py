@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from annotations import volumes
+from annotations.unusable import Unusable
 
-from triage_node.study import LEFT_LUNG, RIGHT_LUNG, Instance, LungMap, Mask, SeriesKey, Volume
+from triage_node.study import LEFT_LUNG, RIGHT_LUNG, LungMap, Mask, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 Kind = Literal["series", "stack", "slice"]  # contiguous slices; slices of a scan with gaps; one slice
 Group = Literal["healthy", "other", "covid"]
@@ -22,10 +24,6 @@ REPEATED_SLICES, REPEATED_MM = 20, 6.0
 ASSUMED_CHEST_MM = 190.0  # what the slices of a stack span, where its spacing along z is unknown
 TISSUE_HU, AIR_HU = 40, -1000
 BORDER_MM = 10.0
-
-
-class Unreadable(Exception):
-    """A study cannot be judged or scored; the message is for people and says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,7 +43,7 @@ class Drawn:
         for name in ("lungs", "lesions", "consolidation", "counted"):
             mask = getattr(self, name)
             if mask is not None and mask.shape != self.volume.hounsfield.shape:
-                raise Unreadable(f"the {name} are {mask.shape}, the volume is {self.volume.hounsfield.shape}")
+                raise Unusable(f"the {name} are {mask.shape}, the volume is {self.volume.hounsfield.shape}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,7 +53,7 @@ class Case:
     name: str
     source: str  # which set or layout it comes from
     kind: Kind
-    read: Callable[[], Drawn]  # raises Unreadable, Refused or what the reader of the file raises
+    read: Callable[[], Drawn]  # raises Unusable, Refused or what the reader of the file raises
     patient: str
     names: tuple[str, ...] = ()  # under which a split table or a label file may know it, besides name and patient
     group: Group | None = None
@@ -74,30 +72,6 @@ class LeftOut:
 
     path: str
     why: str
-
-
-def made_volume(hounsfield: npt.NDArray[np.int16], spacing_zyx_mm: tuple[float, ...]) -> Volume:
-    """A volume of an array whose axes run to the head, to the back and to the left."""
-    return volume_on(hounsfield, np.diag([*spacing_zyx_mm[::-1], 1.0]))
-
-
-def volume_on(hounsfield: npt.NDArray[np.int16], affine_lps_mm: npt.NDArray[np.float64]) -> Volume:
-    """A volume of an array [z, y, x] with equal steps; the affine maps (x, y, z, 1) to patient millimetres."""
-    instance = Instance(
-        sop_instance_uid="",
-        sop_class_uid="",
-        transfer_syntax_uid="",
-        series=SeriesKey(study_instance_uid="", series_instance_uid=""),
-        path=Path(),
-        digest="",
-    )
-    steps = np.arange(len(hounsfield))[:, np.newaxis]
-    return Volume(
-        hounsfield=np.ascontiguousarray(hounsfield, dtype=np.int16),
-        affine_lps_mm=affine_lps_mm,
-        slice_positions_mm=affine_lps_mm[:3, 3] + steps * affine_lps_mm[:3, 2],
-        instances=(instance,) * len(hounsfield),
-    )
 
 
 def sides_of(lungs: npt.NDArray[np.uint8], affine_lps_mm: npt.NDArray[np.float64]) -> tuple[LungMap, bool]:
@@ -152,7 +126,7 @@ def framed(drawn: Drawn) -> Drawn:
     hounsfield = np.where(inside, drawn.volume.hounsfield, np.int16(TISSUE_HU)).astype(np.int16)
     hounsfield = np.pad(np.pad(hounsfield, border, constant_values=TISSUE_HU), border, constant_values=AIR_HU)
     return Drawn(
-        volume=made_volume(hounsfield, spacing),
+        volume=volumes.in_patient_order(hounsfield, spacing),
         lungs=None if drawn.lungs is None else np.pad(drawn.lungs, twice),
         sided=drawn.sided,
         lesions=None if drawn.lesions is None else np.pad(drawn.lesions, twice),
@@ -176,7 +150,7 @@ def repeated(drawn: Drawn) -> Drawn:
     counted = np.zeros(hounsfield.shape, dtype=np.bool_)
     counted[times // 2 :: times] = True if drawn.counted is None else drawn.counted
     return Drawn(
-        volume=made_volume(hounsfield, (REPEATED_MM, *drawn.volume.spacing_zyx_mm[1:])),
+        volume=volumes.in_patient_order(hounsfield, (REPEATED_MM, *drawn.volume.spacing_zyx_mm[1:])),
         lungs=stacked(drawn.lungs),
         sided=drawn.sided,
         lesions=stacked(drawn.lesions),

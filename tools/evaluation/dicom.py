@@ -1,4 +1,4 @@
-"""Cases in DICOM: CT series with Segmentation objects (PS3.3 A.51) of the same study, or with masks in .npz beside.
+"""Cases in DICOM: CT series with Segmentations or RT Structure Sets (PS3.3 A.51, A.19), or with masks in .npz beside.
 
 `NAME-lungs.npz`, `NAME-lesions.npz` or `NAME-masks.npz` beside or inside the folder `NAME` of a series hold `lung`
 and `lesion` (or `classes`) [z, y, x] with z ascending to the head. Study labels come from names and label files.
@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydicom
+from annotations import regions
+from annotations.unusable import Unusable
+from pydicom.errors import InvalidDicomError
 
-from evaluation import archives, segments
+from evaluation import archives
 from evaluation.cases import Case, Drawn, LeftOut, classes_of, sides_of
 from evaluation.naming import group_of_path, patient_of
 from triage_node import selection, volume
@@ -33,31 +36,43 @@ MASK_FILES = ("lungs", "lesions", "masks")
 def cases(data: Path, settings: AnalysisSection) -> tuple[list[Case], list[LeftOut]]:
     """A case for every study with CT images: the series that was drawn in, else the one that the node would judge."""
     contents = volume.contents_of(data)
-    drawn_in: dict[str, list[Instance]] = defaultdict(list)  # Series Instance UID or Study Instance UID -> SEG objects
+    drawn_in: dict[str, list[Instance]] = defaultdict(list)  # Series Instance UID or Study Instance UID -> drawings
     for study in contents.studies:
         for series in study.series:
             for instance in series.instances:
-                if instance.sop_class_uid in segments.SOP_CLASSES:
-                    drawn_in[_refers_to(instance)].append(instance)
-    found = []
+                if instance.sop_class_uid in regions.SOP_CLASSES:
+                    for uid in _refers_to(instance):
+                        drawn_in[uid].append(instance)
+    found, present = [], set()
     for study in contents.studies:
         ct = [s for s in study.series if any(i.sop_class_uid in CT_SOP_CLASSES for i in s.instances)]
         if ct:
             found.append(_case(study, ct, drawn_in, data, settings))
+            present |= {study.study_instance_uid, *(series.key.series_instance_uid for series in ct)}
     left_out = [
         LeftOut(path=str(ignored.path), why=ignored.words)
         for ignored in contents.ignored
         if ignored.path.suffix.lower() in {".dcm", ".ima"}
     ]
+    left_out += [
+        LeftOut(path=str(path), why="drawn on a series that is not in the folder")
+        for path in sorted(
+            {
+                instance.path
+                for instances in drawn_in.values()
+                for instance in instances
+                if not any(instance in drawn_in[uid] for uid in present & drawn_in.keys())
+            }
+        )
+    ]
     return _named_apart(found), left_out
 
 
-def _refers_to(instance: Instance) -> str:
-    """Series Instance UID that a segmentation was drawn in, its Study Instance UID where it does not say."""
-    header = pydicom.dcmread(instance.path, stop_before_pixels=True, specific_tags=["ReferencedSeriesSequence"])
-    series = header.get("ReferencedSeriesSequence") or []
-    uid = series[0].get("SeriesInstanceUID") if series else None
-    return str(uid or instance.series.study_instance_uid)
+def _refers_to(instance: Instance) -> set[str]:
+    """Series Instance UIDs of what a drawing was drawn in, its Study Instance UID where it does not say."""
+    tags = ["ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"]
+    header = pydicom.dcmread(instance.path, stop_before_pixels=True, specific_tags=tags)
+    return regions.drawn_series(header) or {instance.series.study_instance_uid}
 
 
 def _case(
@@ -111,11 +126,38 @@ def _read(
     remarks: list[str] = []
     drawn = _of_files(_around(folder, data), read, remarks)
     objects = drawn_in.get(series.key.series_instance_uid) or drawn_in.get(study.study_instance_uid) or []
-    for kind, mask in segments.read(objects, read, remarks).items():
-        drawn.setdefault(kind, mask)
+    drawn = {**_of_objects(objects, read, remarks), **drawn}
     if "lungs" in drawn and not drawn.get("sided"):
         drawn["lungs"], drawn["sided"] = sides_of(drawn["lungs"], read.affine_lps_mm)
     return Drawn(volume=read, **drawn, remarks=tuple(dict.fromkeys(remarks)))
+
+
+def _of_objects(objects: list[Instance], read: Volume, remarks: list[str]) -> dict[str, Any]:
+    """What was drawn in Segmentations and Structure Sets, also by a program; what cannot be used is remarked."""
+    usable = []
+    for instance in objects:
+        try:
+            one = regions.read(
+                pydicom.dcmread(instance.path), read, regions.ANY_NAMES, also_automatic=True, resampled=True
+            )
+        except (Unusable, OSError, InvalidDicomError) as error:
+            remarks.append(f"{instance.path.name} cannot be used: {error}")
+            continue
+        usable.append(one)
+        remarks += [f"region {name!r} is neither lungs nor lesions" for name in one.ignored]
+        remarks += one.automatic
+    masks = regions.together(usable)
+    found: dict[str, Any] = {}
+    try:
+        lungs = regions.lungs_in(masks)
+        if lungs is not None:
+            found["lungs"], found["sided"] = lungs
+    except Unusable as error:
+        remarks.append(f"{error}: the lungs were not compared")
+    labels = regions.lesions_in(masks)
+    if labels is not None:
+        found["lesions"], found["consolidation"] = classes_of(labels, told=regions.tells_apart(masks))
+    return found
 
 
 def _chosen(

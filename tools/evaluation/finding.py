@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from evaluation import archives, dicom, nifti
-from evaluation.cases import Case, LeftOut, Unreadable
+from annotations.unusable import Unusable
+
+from evaluation import archives, dicom, paired
+from evaluation.cases import Case, LeftOut
 from evaluation.naming import Labels, group_of_path, side_of
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from triage_node.config import AnalysisSection
 
 LOOKED_FOR = (
-    "DICOM series (with Segmentation objects, or NAME-lungs.npz beside the folder NAME), "
+    "DICOM series (with Segmentations or RT Structure Sets, or NAME-lungs.npz beside the folder NAME), "
     "NIfTI images with masks (images/ and masks/, X_ct.nii.gz and X_seg.nii.gz), "
     "or .npz files with hu, hu_approx or hounsfield"
 )
@@ -41,7 +43,7 @@ def find(data: Path, settings: AnalysisSection, split: Mapping[str, str] | None 
     images: list[Path] = []
     masks: list[Path] = []
     for path in sorted(entry for entry in data.rglob("*") if entry.is_file()):
-        if nifti.is_nifti(path):
+        if paired.is_nifti(path):
             images.append(path)
         elif path.suffix == ".npz":
             try:
@@ -50,9 +52,9 @@ def find(data: Path, settings: AnalysisSection, split: Mapping[str, str] | None 
                     masks.append(path)
                 else:
                     cases += [(path, case) for case in archives.cases(path, names)]
-            except (Unreadable, OSError, ValueError, KeyError) as error:
+            except (Unusable, OSError, ValueError, KeyError) as error:
                 left_out.append(LeftOut(path=str(path), why=str(error)))
-    for found, others in (dicom.cases(data, settings), nifti.cases(images, data)):
+    for found, others in (dicom.cases(data, settings), paired.cases(images, data)):
         cases += [(data / case.name, case) for case in found]
         left_out += others
     folders = {path for _, case in cases for path in case.masks}

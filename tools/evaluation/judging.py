@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.cases import Unreadable
+from annotations.unusable import Unusable
+
 from evaluation.figures import figures
 from evaluation.summary import Scan
 from triage_node.errors import Refused
@@ -70,7 +71,7 @@ def _failed(case: Case, error: Exception) -> Scan:
     if isinstance(error, Refused):
         why = f"{error.not_analysed.reason}: {error.not_analysed.words}"
     else:
-        why = str(error) if isinstance(error, Unreadable) else f"{type(error).__name__}: {error}"
+        why = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
     return Scan(case=case, figures={}, not_scored={"everything": why}, failed=why)
 
 

@@ -16,14 +16,16 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import typer
+from annotations import volumes
+from annotations.unusable import Unusable
 from pydantic import ValidationError
 from pydicom.errors import InvalidDicomError
 from rich.console import Console
 from rich.progress import track
 
-from training import found_lungs, layout
+from training import layout
 from training.layout import Split, StudyCard
-from training.published import Unusable
+from triage_node import lungs
 from triage_node.errors import Refused
 
 SHIPPED_SPLIT = Path(__file__).parents[2] / "nets" / "weights" / "split.json"
@@ -215,21 +217,22 @@ def _card_of(root: Path, study: ToPrepare) -> Path:
 def _with_lungs(card: StudyCard, arrays: Arrays) -> tuple[StudyCard, Arrays]:
     hounsfield, lesions = arrays["hounsfield"], arrays.get("lesions")
     assert hounsfield is not None
-    lungs = found_lungs.find(hounsfield, card.spacing_zyx_mm)
-    if lungs is None:
+    try:
+        found = lungs.find(volumes.in_patient_order(hounsfield, card.spacing_zyx_mm)).map > 0
+    except Refused:
         return card, arrays
     if lesions is not None:
-        lungs = lungs | (lesions > 0)  # lesions lie in the lungs, also where they hide them
-    return card.model_copy(update={"lungs_by": "classical"}), {**arrays, "lungs": lungs.astype(np.uint8)}
+        found |= lesions > 0  # lesions lie in the lungs, also where they hide them
+    return card.model_copy(update={"lungs_by": "classical"}), {**arrays, "lungs": found.astype(np.uint8)}
 
 
 def _check(arrays: Arrays) -> None:
     """What cannot be right: masks of another shape, lungs that are nowhere."""
-    hounsfield, lungs = arrays["hounsfield"], arrays.get("lungs")
+    hounsfield, drawn = arrays["hounsfield"], arrays.get("lungs")
     assert hounsfield is not None
     for name in ("lungs", "lesions"):
         mask = arrays.get(name)
         if mask is not None and mask.shape != hounsfield.shape:
             raise Unusable(f"{name} are {mask.shape}, the scan is {hounsfield.shape}")
-    if lungs is not None and not lungs.any():
+    if drawn is not None and not drawn.any():
         raise Unusable("the lung mask is empty")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from annotations.unusable import Unusable
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")  # some mirrors unpack the files
-
-
-class Unusable(Exception):
-    """A study or a whole download cannot be used; the message says why and what was expected."""
 
 
 def folder(below: Path, *names: str) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from training.published import Unusable
+from annotations.unusable import Unusable
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -70,9 +70,9 @@ class Places:
     """Where points in the patient lie among the slices of a volume."""
 
     def __init__(self, volume: Volume) -> None:
-        column, row = volume.affine_lps_mm[:3, 0], volume.affine_lps_mm[:3, 1]
-        self.column, self.row = column / (column @ column), row / (row @ row)
-        normal = np.cross(column, row)
+        self.across, self.down = volume.affine_lps_mm[:3, 0], volume.affine_lps_mm[:3, 1]  # to the next column, row
+        self.column, self.row = self.across / (self.across @ self.across), self.down / (self.down @ self.down)
+        normal = np.cross(self.across, self.down)
         self.normal = normal / np.linalg.norm(normal)
         self.positions = volume.slice_positions_mm
         self.heights = self.positions @ self.normal

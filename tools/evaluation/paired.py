@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import nibabel
 import numpy as np
-import numpy.typing as npt
+from annotations import nifti, volumes
+from annotations.unusable import Unusable
 
-from evaluation.cases import Case, Drawn, LeftOut, Unreadable, classes_of, sides_of, volume_on
+from evaluation.cases import Case, Drawn, LeftOut, classes_of, sides_of
 from evaluation.naming import group_of_path, patient_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ IMAGE = {"image", "images", "img", "im", "ct", "volume", "volumes", "scan", "sca
 MASK = {"mask", "masks", "msk", "seg", "segs", "label", "labels", "segmentation", "segmentations", "gt", "annotation"}
 LUNG = {"lung", "lungs"}
 LESION = {"lesion", "lesions", "infection", "infections", "inf", "opacity", "opacities", "ggo"}
-SAME_AFFINE_MM = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,71 +113,25 @@ def _role(words: list[str], *, alone: bool) -> Role | None:
 
 
 def _read(image: Path, masks: dict[Path, Role]) -> Drawn:
-    volume, affine = _oriented(nibabel.load(image))
-    if volume.min() >= 0:
-        raise Unreadable(f"{image.name} has no value under 0: these are no Hounsfield units")
-    hounsfield = np.clip(np.rint(volume), -32768, 32767).astype(np.int16)
-    lps = _lps(affine)
+    scan = nifti.scan(image)
     drawn: dict[str, Any] = {}
     remarks: list[str] = []
+    both = None
     for path, role in masks.items():
-        labels = _labels(path, image, hounsfield.shape, affine, remarks)
-        if labels is None:
+        try:
+            labels, by_header = nifti.labels_somehow(path, scan)
+        except Unusable as error:
+            remarks.append(f"{error}: it was not compared")
             continue
+        if not by_header:
+            remarks.append(f"{path.name} lies elsewhere than the image by its header: taken voxel by voxel")
         if role == "lesions":
             drawn["lesions"], drawn["consolidation"] = classes_of(labels)
         elif role == "lungs":
-            drawn["lungs"], drawn["sided"] = sides_of(labels, lps)
+            drawn["lungs"], drawn["sided"] = sides_of(labels, scan.affine_lps_mm)
         else:
-            # what is diseased has lost its side
-            drawn["lungs"], drawn["lesions"] = (labels > 0).astype(np.uint8), labels == 3
-    return Drawn(volume=volume_on(hounsfield, lps), **drawn, remarks=tuple(remarks))
-
-
-def _oriented(file: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-    """[z, y, x] turned to head, back and left, and the affine (x, y, z, 1) -> RAS millimetres of what was turned."""
-    if len(file.shape) == 4 and file.shape[3] == 1:
-        file = file.slicer[..., 0]
-    if len(file.shape) != 3:
-        raise Unreadable(f"an image of three axes is needed, this one has {file.shape}")
-    turned = nibabel.as_closest_canonical(file)  # type: ignore[no-untyped-call]  # right, anterior, superior
-    values = np.asarray(turned.dataobj, dtype=np.float32)[::-1, ::-1, :]
-    affine = np.array(turned.affine, dtype=np.float64)
-    for axis in (0, 1):
-        affine[:3, 3] += affine[:3, axis] * (values.shape[axis] - 1)
-        affine[:3, axis] *= -1
-    return np.ascontiguousarray(values.transpose(2, 1, 0)), affine
-
-
-def _lps(affine_ras_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_ras_mm
-
-
-def _labels(
-    path: Path, image: Path, shape: tuple[int, ...], affine: npt.NDArray[np.float64], remarks: list[str]
-) -> npt.NDArray[np.uint8] | None:
-    """Labels on the image's grid; None with a remark where they do not fit on it."""
-    try:
-        file: Any = nibabel.load(path)
-        turned, own = _oriented(file)
-        if turned.shape == shape and np.abs(own - affine).max() < SAME_AFFINE_MM:
-            return _whole(turned)
-        raw: Any = nibabel.load(image)
-        if file.shape == raw.shape:
-            # tools that lose the header keep the order of the voxels
-            remarks.append(f"{path.name} lies elsewhere than the image by its header: taken voxel by voxel")
-            values = np.asarray(file.dataobj, dtype=np.float32)
-            moved = nibabel.Nifti1Image(values, raw.affine)  # type: ignore[no-untyped-call]  # nibabel ships this untyped
-            return _whole(_oriented(moved)[0])
-    except (OSError, ValueError, nibabel.filebasedimages.ImageFileError, Unreadable) as error:
-        remarks.append(f"{path.name} cannot be read: {error}")
-        return None
-    remarks.append(f"{path.name} is {file.shape}, the image {raw.shape}: it was not compared")
-    return None
-
-
-def _whole(labels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    whole = np.rint(labels)
-    if np.abs(whole - labels).max() > 0.01 or whole.min() < 0 or whole.max() > 255:
-        raise Unreadable("a mask holds whole numbers from 0 to 255")
-    return whole.astype(np.uint8)
+            both = labels
+    if both is not None:  # what is diseased in it has lost its side: masks of one kind say more
+        drawn.setdefault("lungs", (both > 0).astype(np.uint8))
+        drawn.setdefault("lesions", both == 3)
+    return Drawn(volume=volumes.placed(scan.hounsfield, scan.affine_lps_mm), **drawn, remarks=tuple(remarks))
