@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +13,7 @@ from pydicom.uid import generate_uid
 
 from tests import builders
 from tests.committing import Archive, Request, archive
+from tests.orthanc import orthanc, rest
 from tests.running import until
 from triage_node import worklist
 from triage_node.journal import Journal, outbox
@@ -18,6 +21,7 @@ from triage_node.receiver import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.delivering import Sending
 
@@ -30,7 +34,7 @@ def listens() -> Iterator[Callable[[Sending], int]]:
     begun: list[Receiver] = []
 
     def start(node: Sending) -> int:
-        begun.append(Receiver(node.settings, Journal(node.settings.state_dir, "receiver"), ring=lambda: None))
+        begun.append(Receiver(node.settings, Journal(node.settings.state_dir, "receiver"), ring=lambda: wakes(node)))
         return begun[-1].start()[1]
 
     yield start
@@ -360,3 +364,55 @@ def test_a_flood_of_reports_takes_no_threads_of_its_own(
     assert most <= before + 3
     association._reactor_checkpoint.set()
     association.release()
+
+
+# ---------------------------------------------------------------------- Orthanc
+
+
+@pytest.mark.peers
+def test_orthanc_commits_on_an_association_of_its_own_and_finds_what_it_committed(
+    sending: Callable[..., Sending], listens: Callable[[Sending], int], tmp_path: Path
+) -> None:
+    with orthanc(tmp_path / "orthanc") as (port, address):
+        node = commit(sending, Archive(port=port), ae_title="ORTHANC", read_back=True, timeout_s=20.0)
+        introduce(address, listens(node))
+        node.judge()
+        node.start()
+
+        def proven() -> bool:
+            return all(entry["committed_at"] and entry["confirmed_at"] for entry in ledger(node))
+
+        until(proven, 40, "all is committed and confirmed")
+        assert node.states() == ["confirmed"] * 4
+        (entry, *_) = ledger(node)
+        assert [one["state"] for one in entry["deliveries"]].count("commitment asked") == 1
+
+
+@pytest.mark.peers
+def test_what_orthanc_has_lost_is_sent_to_it_again(
+    sending: Callable[..., Sending], listens: Callable[[Sending], int], tmp_path: Path
+) -> None:
+    with orthanc(tmp_path / "orthanc") as (port, address):
+        node = commit(sending, Archive(port=port), ae_title="ORTHANC", timeout_s=20.0)
+        node.judge(kinds=("lungs", "report"))
+        _lose(node, address)
+        introduce(address, listens(node))
+        node.start()
+        until(lambda: story(node).count("stored") == 2, 40, "the report is sent again")
+        until(lambda: node.states() == ["committed"] * 2, 40, "both are committed")
+        assert [entry["resends"] for entry in ledger(node)] == [1, 1]
+
+
+def _lose(node: Sending, address: str) -> None:
+    """The journal says that both are stored, Orthanc has never had them."""
+    assert rest(f"{address}/instances") == []
+    for outgoing in outbox.due(node.journal, "pacs", time.time()):
+        outbox.record(node.journal, outgoing, "stored", status=0, words="", now=time.time(), retry_at=None, commit=True)
+
+
+def introduce(address: str, port: int) -> None:
+    """Orthanc reports to, and is queried by, nobody whom it does not know."""
+    peer = json.dumps({"AET": "TRIAGE", "Host": "127.0.0.1", "Port": port}).encode()
+    request = urllib.request.Request(f"{address}/modalities/triage", data=peer, method="PUT")
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        assert answer.status == 200

@@ -16,7 +16,7 @@ from tests import filed
 from tests.running import free_port
 from triage_node import __main__ as command_line
 from triage_node import config, inference, logbook, node, threshold
-from triage_node.journal import Journal, outbox, queue
+from triage_node.journal import Journal, circuits, outbox, queue
 from triage_node.phantom import PhantomSpec
 from triage_node.phantom_dicom import write_study
 from triage_node.study import Model, OperatingPoint
@@ -174,6 +174,31 @@ def test_before_the_node_was_started_there_is_nothing_to_read(arguments, run, co
 def test_there_is_no_log_before_the_node_was_started(run, config_file: Path) -> None:
     answer = run("logs", "--config", config_file)
     assert (answer.status, answer.errors.startswith("no log in ")) == (1, True)
+
+
+def test_what_was_given_up_is_listed_and_stays_until_it_is_requeued(run, filled: Path) -> None:
+    (letter,) = run("requeue", "--list", "--config", filled, "--json").json
+    assert (letter["study_instance_uid"], letter["destination"], letter["state"]) == (STUDY, "pacs", "given up")
+    assert (letter["kind"], letter["status"], letter["words"]) == ("lungs", None, "dead")
+    words = " ".join(run("requeue", "--list", "--config", filled).output.split())
+    assert f"{STUDY} lungs pacs given up dead" in words
+    assert run("requeue", "--list", "--study", "9.9", "--config", filled, "--json").json == []
+    assert run("requeue", "--config", filled, "--json").json == {"requeued": 4}
+    assert "Nothing was refused or given up" in run("requeue", "--list", "--config", filled).output
+
+
+def test_the_status_says_which_destination_is_not_reached(run, filled: Path) -> None:
+    (entry,) = run("status", "--config", filled, "--json").json["destinations"]
+    assert (entry["name"], entry["state"], entry["dead_letters"]) == ("pacs", "untried", 1)
+    settings = config.load(filled)
+    journal = Journal(settings.state_dir, "desk")
+    circuits.not_reached(journal, "pacs", "no route to host", 1_600_000_000.0, 1_600_000_300.0)
+    journal.close()
+    (entry,) = run("status", "--config", filled, "--json").json["destinations"]
+    assert (entry["state"], entry["since"]) == ("not reached", "2020-09-13T12:26:40.000+00:00")
+    words = " ".join(run("status", "--config", filled).output.split())
+    assert "NOT REACHED since 2020-09-13 12:26:40, tried again at 2020-09-13 12:31:40 (UTC): no route to host" in words
+    assert "1 refused or given up: `triage-node requeue --list`" in words
 
 
 def test_an_unknown_study_is_status_1(run, filled: Path) -> None:
