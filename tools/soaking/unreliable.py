@@ -9,10 +9,13 @@ from __future__ import annotations
 import random
 import threading
 from dataclasses import dataclass
+from io import BytesIO
 from socketserver import BaseServer
 from typing import TYPE_CHECKING, Any
 
-from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
+from pydicom.filereader import read_partial
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.transport import ThreadedAssociationServer
 
@@ -34,8 +37,11 @@ OTHER_SERVICES = (
     "1.2.840.10008.5.1.4.1.2.2.1",  # Study Root Query/Retrieve, FIND
     PUSH_MODEL,
 )
-PDU_BYTES = 4096  # small, so that an object takes many and can be cut off between them
-CUT_AFTER_BYTES = 3 * PDU_BYTES
+# Explicit VR first: who offers both is not made to rewrite its objects
+SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, *ALL_TRANSFER_SYNTAXES]
+PDU_BYTES = 8192  # small, so that an object takes several and can be cut off between them
+SERIES_INSTANCE_UID = 0x0020000E
+CUT_AFTER_BYTES = PDU_BYTES
 SHUTDOWN_POLL_S = 0.02
 REFUSALS = {
     Misbehaviour.REFUSE_A700: 0xA700,
@@ -97,7 +103,7 @@ class UnreliableArchive:
         self._ae.maximum_pdu_size = PDU_BYTES
         self._ae.maximum_associations = 50
         for context in AllStoragePresentationContexts:
-            self._ae.add_supported_context(context.abstract_syntax or "")
+            self._ae.add_supported_context(context.abstract_syntax or "", SYNTAXES)
         for uid in OTHER_SERVICES:
             self._ae.add_supported_context(uid)
         self._committing = Committing(self.register, self._dice, self.pace, ae_title, report_to or {}, self._stopping)
@@ -231,8 +237,10 @@ class UnreliableArchive:
 
     @staticmethod
     def _of(event: evt.Event, uid: str, digest: str) -> dict[str, Any]:
-        """What the register says of an object; its own data set is believed where it lies."""
-        dataset = event.dataset
+        """What the register says of an object; its own data set is asked, no further than to its series."""
+        dataset = read_partial(
+            BytesIO(event.encoded_dataset()), stop_when=lambda tag, _vr, _length: tag > SERIES_INSTANCE_UID
+        )
         return {
             "sop_instance_uid": uid,
             "sop_class_uid": str(dataset.SOPClassUID),
