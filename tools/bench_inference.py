@@ -11,6 +11,7 @@ matrix products would take at the rate of those matrix products, the better of b
 
 from __future__ import annotations
 
+import gc
 import json
 import platform
 import resource
@@ -268,6 +269,7 @@ def main(
         loaded = inference.load(settings, place)
         assert isinstance(loaded, Multitask)
         method, engines = watched(loaded)
+        gc.freeze()  # as the analyst does
         status.update("making the phantom")
         subject = phantom(Path(folder), slices, matrix) if series is None else largest(series)
         walks = []

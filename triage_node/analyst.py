@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sqlite3
 import time
@@ -18,7 +19,7 @@ import structlog
 from triage_node import inference, logbook, operating, results, selection, severity, volume
 from triage_node.archive import Archive
 from triage_node.errors import ConfigurationError, OutOfResources, Refused
-from triage_node.journal import Journal, intake, queue
+from triage_node.journal import Journal, intake, queue, succession
 from triage_node.study import NotAnalysed, PassedOver, Reason, ResultIdentity, digest_of
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ class Analyst:
         self._log = logbook.get()
         self._method = inference.load(settings.analysis)
         operating.check(self._method.model, worklist=settings.worklist)
+        succession.note_judge(journal, judge_digest(self._method.model, settings), time.time())
 
     def work(self) -> bool:
         """Do one job; False when there is none."""
@@ -220,7 +222,7 @@ class Analyst:
         occasion = Occasion(
             generation=job.generation,
             created_at=datetime.fromtimestamp(int(job.created_at), UTC),
-            predecessor=queue.predecessor(self._journal, job),
+            predecessor=succession.predecessor(self._journal, job, time.time()),
         )
         self._log.info("analysis started", generation=job.generation, series=len(study.series), attempt=job.attempts)
         if job.attempts > self._settings.analysis.attempts:
@@ -314,6 +316,7 @@ def run(settings: Settings, bell: Doorbell, *, ring_desk: Callable[[], None], st
         log.error("the configuration cannot be used", why=str(error))  # noqa: TRY400  the sentence says all
         journal.close()
         return MISCONFIGURED
+    gc.freeze()  # libraries and networks stay: to look through them for garbage takes a tenth of a second each time
     log.info("ready", method=settings.analysis.method)
     while not stop.is_set():
         if not analyst.work():

@@ -290,8 +290,12 @@ def cut_off(sides: LungMap, reduced: PatientGrid) -> list[str]:
         if area[level] > 0.3 * area.max():
             warnings.append(f"the lungs are cut off at the {where} slice ({area[level] / 100:.0f} cm2 of lung there)")
     edge = np.ones_like(sides, dtype=np.bool_)
-    edge[:, 1:-1, 1:-1] = ndimage.binary_dilation(_filler(reduced.hounsfield), IN_PLANE)[:, 1:-1, 1:-1]
-    cut_mm2 = np.count_nonzero((sides > 0) & edge) * reduced.spacing_zyx_mm[0] * reduced.spacing_zyx_mm[1]
+    edge[:, 1:-1, 1:-1] = False
+    found = sides > 0
+    if found.any():
+        box = grid.bounds(found, 1)
+        edge[box] |= ndimage.binary_dilation(_filler(reduced.hounsfield[box]), IN_PLANE)
+    cut_mm2 = np.count_nonzero(found & edge) * reduced.spacing_zyx_mm[0] * reduced.spacing_zyx_mm[1]
     if cut_mm2 > CUT_TOLD_MM2:
         warnings.append(
             f"the field of view cuts the lungs at the side ({cut_mm2 / 100:.0f} cm2 of lung lie at its edge)"

@@ -236,7 +236,7 @@ def test_islands_are_dropped_and_two_lungs_of_unlike_size_are_kept() -> None:
 
 
 def test_a_byte_says_exactly_whether_a_probability_is_reached() -> None:
-    logits = torch.linspace(-9, 9, 1001)
+    logits = torch.linspace(-9, 9, 1001)[:, None, None]
     for threshold in (0.05, 0.2, 0.5, 0.9):
         assert np.array_equal(
             levels_of(logits, threshold) >= THRESHOLD, (logits >= np.log(threshold / (1 - threshold)))

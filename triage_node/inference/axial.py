@@ -34,7 +34,7 @@ Level = npt.NDArray[np.uint8]  # logits as bytes: `THRESHOLD` and above is above
 
 THRESHOLD = 128
 STEPS_A_LOGIT = 32
-PIXELS_AT_ONCE = 2_000_000  # of the volume: a few slices stay in the processor's cache and bound the memory
+PIXELS_AT_ONCE = 1_000_000  # of the volume: a few slices stay in the processor's cache and bound the memory
 LEAST_PIXELS = 16  # rows and columns on the grid; 3 cm show no chest
 
 
@@ -69,7 +69,7 @@ class AxialSlices:
             refuse(Reason.NO_LUNGS, f"the field of view is {seen}, which shows no chest")
         turn = [slice(None, None, -1 if back else 1) for back in flipped]
         hounsfield = np.empty((depth, rows, columns), dtype=np.int16)
-        for part in _slabs(depth, height * width):
+        for part in _slabs(depth, height, width):
             tell(part.start / depth)
             images = np.require(volume.hounsfield[part], requirements=["C", "W"])
             hounsfield[part] = slices.to_grid(images, (rows, columns), device).round().short().cpu().numpy()
@@ -84,10 +84,15 @@ class AxialSlices:
             turn=(turn[0], turn[1], turn[2]),
         )
 
-    def images(self, box: Box | None = None) -> torch.Tensor:
-        """[n, 1, H, W] float32 in 0..1, as the networks take them; all of the volume or what lies in a box."""
-        hounsfield = torch.from_numpy(self.grid.hounsfield)
-        return slices.windowed((hounsfield if box is None else hounsfield[box]).float())[:, None].contiguous()
+    def images(self, step: int, box: Box | None = None) -> tuple[torch.Tensor, Box]:
+        """[n, 1, H, W] float32 in 0..1, aligned to `step` pixels; and where in [n, H, W] the grid, or its box, lies."""
+        hounsfield = torch.from_numpy(self.grid.hounsfield if box is None else self.grid.hounsfield[box])
+        parts = _slabs(*hounsfield.shape)
+        first, inner = _aligned(hounsfield[parts[0]], step)
+        images = torch.empty(len(hounsfield), *first.shape[1:])
+        for part in parts:
+            images[part] = _aligned(hounsfield[part], step)[0]
+        return images, inner
 
     def masks(
         self, sides: LungMap, levels: tuple[Level, ...], box: Box, tell: Callable[[float], None], threads: int
@@ -126,7 +131,7 @@ class AxialSlices:
                 inside &= _enlarged(whole, (height, width))[:, rows, columns] >= THRESHOLD
                 mask[self.turn][place] = inside
 
-        parts = _slabs(depth, height * width)
+        parts = _slabs(depth, height, width)
         with ThreadPoolExecutor(threads) as pool:  # they share nothing, and none holds the interpreter for long
             for part, _ in zip(parts, pool.map(draw, parts), strict=True):
                 tell(part.stop / depth)
@@ -134,13 +139,19 @@ class AxialSlices:
 
 
 def levels_of(logits: torch.Tensor, threshold: float) -> Level:
-    """Logits -> bytes around the logit of a probability; a byte of `THRESHOLD` or more is at least that probability."""
+    """[n, y, x] logits -> bytes around the logit of a probability; at least that is a byte of `THRESHOLD` or more."""
     at = math.log(threshold / (1.0 - threshold)) if 0.0 < threshold < 1.0 else math.copysign(math.inf, threshold - 0.5)
     if math.isinf(at):  # probability 0 is always reached, probability 1 never
         return np.full(tuple(logits.shape), 0 if at > 0 else 255, dtype=np.uint8)
-    steps = ((logits - at) * STEPS_A_LOGIT).floor_().add_(THRESHOLD).clamp_(0, 255)
-    result: Level = steps.to(torch.uint8).numpy()
-    return result
+    levels: Level = np.empty(tuple(logits.shape), dtype=np.uint8)
+    for part in _slabs(*logits.shape):
+        steps = ((logits[part] - at) * STEPS_A_LOGIT).floor_().add_(THRESHOLD).clamp_(0, 255)
+        levels[part] = steps.to(torch.uint8).numpy()
+    return levels
+
+
+def _aligned(hounsfield: torch.Tensor, step: int) -> tuple[torch.Tensor, Box]:
+    return slices.aligned(slices.windowed(hounsfield.float())[:, None], step)
 
 
 def _enlarged(level: Level, shape: tuple[int, int]) -> Level:
@@ -160,7 +171,7 @@ def _covering(side: slice, have: int, size: int) -> slice:
     return slice(max(0, (side.start - 1) * size // have), min(size, -(-(side.stop + 1) * size // have)))
 
 
-def _slabs(depth: int, pixels: int) -> list[slice]:
+def _slabs(depth: int, *sides: int) -> list[slice]:
     """Runs of slices that together have no more than `PIXELS_AT_ONCE`, or one slice each."""
-    step = max(1, PIXELS_AT_ONCE // pixels)
+    step = max(1, PIXELS_AT_ONCE // math.prod(sides))
     return [slice(first, min(depth, first + step)) for first in range(0, depth, step)]

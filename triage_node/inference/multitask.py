@@ -121,7 +121,7 @@ class Multitask:
         work.on("telling right from left")
         regions = lung_regions(level >= THRESHOLD)
         lungs.refuse_without_lungs(stack.grid, regions)
-        level[(level >= THRESHOLD) & ~regions] = 0  # what is not kept must not come back between pixels
+        np.copyto(level, 0, where=(level >= THRESHOLD) & ~regions)  # or it would come back between pixels
         sides, warnings = _sides(regions, stack.grid)
         box = _box(regions)
         lesions, probability = self._lesions(stack, box, work.on("finding lesions"))
@@ -138,13 +138,13 @@ class Multitask:
         )
 
     def _lung_level(self, stack: AxialSlices, tell: Callable[[float], None]) -> Level:
-        images, inner = nets_slices.aligned(stack.images(), self.lung_step)
+        images, inner = stack.images(self.lung_step)
         (logits,) = self.lungs(images, lambda done: tell(done / len(images)))
         return levels_of(logits[:, 0][inner], self.thresholds.lungs)
 
     def _lesions(self, stack: AxialSlices, box: Box, tell: Callable[[float], None]) -> tuple[tuple[Level, ...], float]:
         """Levels of lesions and, where the network tells it, consolidation, as large as the box; the probability."""
-        images, inner = nets_slices.aligned(stack.images(box), self.lesion_step)
+        images, inner = stack.images(self.lesion_step, box)
         logits, maxima = self.lesions(images, lambda done: tell(done / len(images)))
         limits = (self.thresholds.lesion, self.thresholds.consolidation)
         levels = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -61,13 +62,15 @@ def judged(
     `language` is that of the report's words, "en" or "de".
     """
     origin = source.of_volume(volume)
-    segmented: dict[ResultKind, Dataset | None] = {
-        "lesions": segmentation.lesions(volume, findings, origin, identity),
-        "lungs": segmentation.lungs(volume, findings, origin, identity),
-    }
-    made = {kind: dataset for kind, dataset in segmented.items() if dataset is not None}
-    made["report"] = report.judged(assessment, origin, identity, tuple(made.values()), language)
-    made["overview"] = overview.dataset(volume, findings, assessment, origin, identity)
+    with ThreadPoolExecutor(1) as beside:  # the picture is nearly all arithmetic outside the interpreter's lock
+        picture = beside.submit(overview.dataset, volume, findings, assessment, origin, identity)
+        segmented: dict[ResultKind, Dataset | None] = {
+            "lesions": segmentation.lesions(volume, findings, origin, identity),
+            "lungs": segmentation.lungs(volume, findings, origin, identity),
+        }
+        made = {kind: dataset for kind, dataset in segmented.items() if dataset is not None}
+        made["report"] = report.judged(assessment, origin, identity, tuple(made.values()), language)
+        made["overview"] = picture.result()
     return _objects(made, origin, identity)
 
 
@@ -106,8 +109,7 @@ def _objects(
 ) -> tuple[ResultObject, ...]:
     references = {instance.sop_instance_uid for instance in origin.instances}
     references |= {str(dataset.SOPInstanceUID) for dataset in made.values()}
-    if identity.predecessor is not None:
-        references.add(identity.predecessor.uid("report"))
+    references |= {before.uid("report") for before in identity.predecessors}
     allowed = frozenset(references)
     return tuple(
         ResultObject(

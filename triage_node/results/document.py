@@ -65,8 +65,9 @@ def document(
     dataset.CompletionFlag, dataset.VerificationFlag, dataset.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
     _put(dataset, "ContentTemplateSequence", item(element(0x00080105, "CS", "DCMR"), element(0x0040DB00, "CS", "1500")))
     _put(dataset, "CurrentRequestedProcedureEvidenceSequence", _evidence(source, segmentations))
-    if identity.predecessor is not None:
-        _put(dataset, "PredecessorDocumentsSequence", _predecessor(identity.predecessor))
+    before = [_predecessor(each) for each in identity.predecessors if "report" in each.kinds]
+    if before:
+        _put(dataset, "PredecessorDocumentsSequence", *before)
     envelope.stamp(dataset, "report", source, identity, model)
     _put(dataset, "ConceptNameCodeSequence", code_item(codes.IMAGING_MEASUREMENT_REPORT, wording.meaning))
     _put(dataset, "ContentSequence", *encoded(content, wording.meaning))

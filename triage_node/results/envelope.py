@@ -48,9 +48,10 @@ KINDS: Mapping[ResultKind, Kind] = MappingProxyType({
 })  # fmt: skip
 
 
-def description(kind: ResultKind, model: Model) -> str:
-    """Series Description: the caution first, at most 64 characters (PS3.5 table 6.2-1, LO)."""
-    return f"{NOT_FOR_DIAGNOSTIC_USE}: {KINDS[kind].title}, {model.name}"[:64]
+def description(kind: ResultKind, model: Model, generation: int = 1) -> str:
+    """Series Description: the caution first, the number of a later answer last; 64 characters (PS3.5 table 6.2-1)."""
+    answer = f", answer {generation}" if generation > 1 else ""
+    return f"{NOT_FOR_DIAGNOSTIC_USE}: {KINDS[kind].title}, {model.name}"[: 64 - len(answer)] + answer
 
 
 def software_versions(model: Model) -> list[str]:
@@ -80,7 +81,7 @@ def stamp(dataset: Dataset, kind: ResultKind, source: Source, identity: ResultId
     dataset.SOPInstanceUID = identity.uid(kind)
     dataset.Modality = KINDS[kind].modality
     dataset.SeriesNumber = KINDS[kind].series_number
-    dataset.SeriesDescription = description(kind, model)
+    dataset.SeriesDescription = description(kind, model, identity.generation)
     dataset.InstanceNumber = 1
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = model.name[:64]

@@ -7,8 +7,7 @@ result is read again before it leaves, element by element, by other code than wh
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
@@ -62,8 +61,7 @@ def raw_sequence(keyword: str, items: Iterable[bytes]) -> RawDataElement:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """What an element holds: the bytes of its value, or the items of a sequence."""
 
     vr: str

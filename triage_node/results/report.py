@@ -161,8 +161,13 @@ def _standing(identity: ResultIdentity, wording: Wording) -> list[Item]:
         why = Sentence.NEW_IMAGES
     else:
         why = Sentence.SAME_AGAIN if before.model_digest == identity.model_digest else Sentence.NEW_JUDGE
-    words = wording.sentence(why, generation=identity.generation, before=before.generation)
-    objects = (Item(_CONTAINS, codes.SUPERSEDED[kind], Uid(before.uid(kind))) for kind in before.kinds)
+    generations = ", ".join(str(each.generation) for each in identity.predecessors)
+    words = wording.sentence(why, generation=identity.generation, before=generations)
+    objects = (
+        Item(_CONTAINS, codes.SUPERSEDED[kind], Uid(each.uid(kind)))
+        for each in identity.predecessors
+        for kind in each.kinds
+    )
     return [_comment(words), *objects]
 
 
