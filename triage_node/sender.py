@@ -134,6 +134,8 @@ class Sender(threading.Thread):
                 self._record(outgoing, failure)
                 log.warning("object not stored", outcome="failed", kind=outgoing.kind, answer=str(failure))
         if not readable:
+            if probing:
+                self._echo()
             return
         try:
             association = associate(self._settings.node.ae_title, self._destination, readable)
@@ -147,17 +149,21 @@ class Sender(threading.Thread):
                 self._reached()
             return
         self._association = association
-        answered = False
+        asked = answered = False
         try:
             for outgoing in readable:
                 if self._stopped:
                     return
+                if not outbox.begin(self._journal, outgoing, time.time()):
+                    continue
+                asked = True
                 answered = self._send(association, outgoing, log) or answered
         finally:
             self._association = None
             if association.is_established:
                 association.release()
-        self._heard(batch[0].study_instance_uid, answered=answered, probing=probing)
+        if asked:
+            self._heard(batch[0].study_instance_uid, answered=answered, probing=probing)
 
     def _heard(self, study: str, *, answered: bool, probing: bool) -> None:
         """What the objects of a study say about the way to the destination."""

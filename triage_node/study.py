@@ -388,6 +388,12 @@ class ResultIdentity:
     predecessor: ResultIdentity | None = field(default=None)
     kinds: tuple[ResultKind, ...] = ()  # of a predecessor: its objects that an archive may hold
 
+    @property
+    def predecessors(self) -> tuple[ResultIdentity, ...]:
+        """The answers that this one supersedes in an archive, the newest first."""
+        before = self.predecessor
+        return () if before is None else (before, *before.predecessors)
+
     def uid(self, what: str) -> str:
         """A UID under 2.25 (PS3.5 annex B.2) that depends on nothing but this identity and `what`."""
         text = "\n".join((self.study_instance_uid, self.series_digest, self.model_digest, str(self.generation), what))

@@ -18,6 +18,7 @@ from triage_node import completion
 from triage_node.config import CompletionSection, DestinationSection
 from triage_node.errors import TriageError
 from triage_node.journal import Journal, intake, outbox, queue, views
+from triage_node.journal.schema import SCHEMA_VERSION
 from triage_node.study import StudyState
 
 PACS = DestinationSection(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
@@ -222,20 +223,17 @@ def test_a_stale_owner_cannot_finish_a_job(journal: Journal) -> None:
 
 def test_a_newer_answer_supersedes_what_was_not_sent_yet(journal: Journal) -> None:
     filed.queued(journal, STUDY, now=1.0)
-    first = judged(journal)
+    judged(journal)
     sent = outbox.due(journal, "pacs", 4.0)[0]
     outbox.record(journal, sent, "stored", status=0, words="0x0000", now=4.0, retry_at=None)
     filed.arrive(journal, filed.header(STUDY, f"{STUDY}.1", 99), now=5.0)
     filed.close_all(journal, 6.0)
-    second = judged(journal)
+    judged(journal)
     states = [(entry.generation, entry.kind, entry.state) for entry in views.objects(journal, STUDY)]
     assert [state for generation, _, state in states if generation == 2] == ["queued"] * 4
     assert [state for generation, kind, state in states if generation == 1 and kind != "lungs"] == ["superseded"] * 3
     assert (1, "lungs", "stored") in states
     assert {item.kind for item in outbox.due(journal, "pacs", 9.0)} == {"lungs", "lesions", "overview", "report"}
-    before = queue.predecessor(journal, second)
-    assert before is not None
-    assert (before.generation, before.uid("report")) == (1, filed.result(first).identity.uid("report"))
 
 
 def test_an_older_generation_that_ends_late_does_not_replace_the_newer_answer(journal: Journal) -> None:
@@ -459,6 +457,6 @@ def test_a_journal_that_is_none_is_refused_with_its_path(tmp_path: Path) -> None
 def test_the_journal_of_a_newer_version_is_left_alone(journal: Journal) -> None:
     with journal.writing() as database:
         database.conn.execute("pragma user_version = 99")
-    with pytest.raises(TriageError, match="schema 99, this version knows 1"):
+    with pytest.raises(TriageError, match=f"schema 99, this version knows {SCHEMA_VERSION}"):
         Journal(journal.state_dir)
     assert journal.row("pragma user_version") == {"user_version": 99}

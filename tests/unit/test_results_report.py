@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tests.unit.results_cases import Case
     from triage_node.results import ResultObject
+    from triage_node.study import ResultIdentity
 
 
 def _groups(report: Dataset) -> list[Dataset]:
@@ -290,17 +291,61 @@ def test_the_answer_in_short_stands_before_the_images(tmp_path: Path) -> None:
     )
 
 
-def test_a_later_generation_names_the_report_that_it_supersedes(tmp_path: Path) -> None:
+def _later(case: Case, *before: ResultIdentity, **changes: Any) -> ResultObject:
+    """The report of the generation after `before`, the newest first."""
+    predecessor: ResultIdentity | None = None
+    for identity in reversed(before):
+        predecessor = replace(identity, predecessor=predecessor)
+    generation = before[0].generation + 1
+    identity = replace(case.identity, generation=generation, predecessor=predecessor, **changes)
+    return replace(case, identity=identity).objects()["report"]
+
+
+def test_a_later_generation_names_every_object_that_it_supersedes(tmp_path: Path) -> None:
     case = build(tmp_path)
-    later = replace(case, identity=replace(case.identity, generation=2, predecessor=case.identity))
-    report = later.objects()["report"].dataset
-    (study,) = report.PredecessorDocumentsSequence
+    old = case.objects()
+    made = _later(case, replace(case.identity, kinds=("lungs", "report")))
+    (study,) = made.dataset.PredecessorDocumentsSequence
     (series,) = study.ReferencedSeriesSequence
-    assert series.SeriesInstanceUID == case.objects()["report"].dataset.SeriesInstanceUID
+    assert series.SeriesInstanceUID == old["report"].dataset.SeriesInstanceUID
     (reference,) = series.ReferencedSOPSequence
-    assert reference.ReferencedSOPInstanceUID == case.objects()["report"].sop_instance_uid
-    assert any("supersedes that of generation 1" in value for _, value in content(report))
-    results.encode(later.objects()["report"])
+    assert reference.ReferencedSOPInstanceUID == old["report"].sop_instance_uid
+    head = _head(made.dataset)
+    assert ("Superseded segmentation of lungs", old["lungs"].sop_instance_uid) in head
+    assert ("Superseded report", old["report"].sop_instance_uid) in head
+    assert sum(name.startswith("Superseded") for name, _ in head) == 2
+    assert made.dataset.SeriesDescription == "NOT FOR DIAGNOSTIC USE: report, threshold, answer 2"
+    results.encode(made)
+
+
+def test_several_earlier_answers_are_named_where_the_last_one_left_no_report(tmp_path: Path) -> None:
+    case = build(tmp_path / "source")
+    first = replace(case.identity, kinds=("lesions", "report"))
+    second = replace(case.identity, generation=2, kinds=("lesions",))
+    made = _later(case, second, first)
+    assert len(made.dataset.PredecessorDocumentsSequence) == 1
+    head = _head(made.dataset)
+    assert [value for name, value in head if name == "Superseded segmentation of lesions"] == [
+        second.uid("lesions"),
+        first.uid("lesions"),
+    ]
+    assert any(words.startswith("This report (generation 3) supersedes that of generation 2, 1:") for _, words in head)
+    results.write(made, tmp_path / "r.dcm")
+    assert errors_of(tmp_path / "r.dcm") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"series_digest": "other"}, "images of the study arrived"),
+        ({"model_digest": "other"}, "the same images were judged by another model or configuration"),
+        ({}, "the same images were judged once more"),
+    ],
+)
+def test_a_later_generation_says_why_there_is_one(changes: dict[str, str], why: str, tmp_path: Path) -> None:
+    case = build(tmp_path)
+    made = _later(case, replace(case.identity, kinds=("report",)), **changes)
+    assert any(f"supersedes that of generation 1: {why}" in words for _, words in _head(made.dataset))
 
 
 @pytest.mark.parametrize("reason", list(Reason))

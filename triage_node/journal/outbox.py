@@ -81,6 +81,18 @@ def next_at(journal: Journal, destination: str) -> float | None:
     return None if row is None or row["at"] is None else float(row["at"])
 
 
+def begin(journal: Journal, outgoing: Outgoing, now: float) -> bool:
+    """Note that an object is about to be sent; False when it is to be sent no more, since a newer answer is coming.
+
+    Noted before, because nobody knows how much arrives of an attempt that is cut off.
+    """
+    with journal.writing() as database:
+        cursor = database.conn.execute(
+            "update outbox set tried_at = ? where id = ? and state = 'queued'", (now, outgoing.outbox_id)
+        )
+        return cursor.rowcount > 0
+
+
 def record(
     journal: Journal,
     outgoing: Outgoing,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
@@ -88,18 +88,6 @@ def hand_back(journal: Journal, owner: str | None, *, fault: bool) -> int:
             (0 if fault else 1, owner),
         )
         return cursor.rowcount
-
-
-def predecessor(journal: Journal, job: Job) -> ResultIdentity | None:
-    """Identity of the newest earlier answer for the study, which this job's answer will supersede."""
-    row = journal.row(
-        "select identity_json from results where study_instance_uid = ? and generation < ?"
-        " order by generation desc limit 1",
-        job.study_instance_uid,
-        job.generation,
-    )
-    # One link is enough: a chain of all generations would grow without end.
-    return None if row is None else replace(IDENTITY.validate_json(row["identity_json"]), predecessor=None)
 
 
 def finish(

@@ -5,7 +5,7 @@ Times are seconds since 1970 (UTC). UIDs are text. Columns that hold JSON end in
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TABLES = """
 create table if not exists associations (
@@ -114,6 +114,7 @@ create table if not exists outbox (
     queued_at       real not null,
     next_at         real not null,
     finished_at     real,
+    tried_at        real,                  -- when the last attempt began: from then on the destination may have it
     stored_at       real,                  -- when the destination last said that it has the object ...
     committed_at    real,                  -- ... that it will keep it (storage commitment) ...
     confirmed_at    real,                  -- ... and that it finds it (read-back)
@@ -189,5 +190,9 @@ alter table outbox add column find_at real;
 alter table outbox add column find_attempts integer not null default 0;
 alter table outbox add column resends integer not null default 0;
 update outbox set stored_at = finished_at where state = 'stored';
+""",
+    2: """
+alter table outbox add column tried_at real;
+update outbox set tried_at = coalesce(stored_at, (select max(at) from deliveries where outbox_id = outbox.id));
 """,
 }
