@@ -41,6 +41,7 @@ ae_title = "{ae_title}"
 host = "127.0.0.1"
 port = {port}
 retry_first_s = 0.5
+{keys}
 """
 
 
@@ -72,6 +73,7 @@ class Node:
         quiet_s: float = 0.5,
         long_quiet_s: float = 4.0,
         attempts: int = 3,
+        keys: str = "",  # more lines of each destination
         method: str = "threshold",  # phantoms are no patients: the networks are asked about real series
     ) -> None:
         self.folder = folder
@@ -79,7 +81,8 @@ class Node:
         self.config = folder / "node.toml"
         self.state_dir = folder / "state"
         destinations = "".join(
-            DESTINATION.format(name=name.lower(), ae_title=name, port=port) for name, port in (pacs or {}).items()
+            DESTINATION.format(name=name.lower(), ae_title=name, port=port, keys=keys)
+            for name, port in (pacs or {}).items()
         )
         self.config.write_text(
             CONFIG.format(

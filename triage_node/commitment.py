@@ -90,13 +90,14 @@ def parse(event_type: int | None, information: Dataset) -> proofs.Report:
     transaction_uid = str(information.get("TransactionUID", "") or "")
     if not UID(transaction_uid).is_valid:
         raise ReportRefused("the report has no Transaction UID", status=INVALID_ARGUMENT_VALUE)
-    committed = [str(item.ReferencedSOPInstanceUID) for item in information.get("ReferencedSOPSequence") or ()]
-    failed: list[tuple[str, int]] = []
-    if event_type == FAILURES_EXIST:
+    try:
+        committed = [str(item.ReferencedSOPInstanceUID) for item in information.get("ReferencedSOPSequence") or ()]
         failed = [
             (str(item.ReferencedSOPInstanceUID), int(item.get("FailureReason") or PROCESSING_FAILURE))
-            for item in information.get("FailedSOPSequence") or ()
+            for item in (information.get("FailedSOPSequence") or () if event_type == FAILURES_EXIST else ())
         ]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ReportRefused(f"the report names no object: {error}", status=INVALID_ARGUMENT_VALUE) from error
     return proofs.Report(transaction_uid=transaction_uid, committed=tuple(committed), failed=tuple(failed))
 
 

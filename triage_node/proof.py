@@ -104,9 +104,9 @@ class Prover(threading.Thread):
         limit_s, now = self._destination.give_up_after_h * 3600, time.time()
         late = [each for each in batch if now - each.stored_at >= limit_s]
         for each in late:
-            words = f"stored, but not proven to be kept within {self._destination.give_up_after_h:g} h: see above"
+            words = f"not proven to be kept within {self._destination.give_up_after_h:g} h, as it was asked for above"
             proofs.give_up(self._journal, each, words, now)
-            self._log.error("object given up", study=each.study_instance_uid, kind=each.kind, why=words)
+            self._log.error("proof of delivery given up", study=each.study_instance_uid, kind=each.kind, why=words)
         return [each for each in batch if each not in late]
 
     def _open(self, purpose: conformance.Purpose, sop_class_uid: str) -> Association:
@@ -126,8 +126,7 @@ class Prover(threading.Thread):
 
     def _close(self, association: Association) -> None:
         self._association = None
-        if association.is_established:
-            association.release()
+        requestor.release(association)
 
     def _on_report(self, report: N_EVENT_REPORT, transfer_syntax: str) -> int:
         return self._reports.receive(report, transfer_syntax, self._destination.ae_title)

@@ -284,7 +284,10 @@ class Receiver:
     def _on_report(self, event: evt.Event) -> tuple[int, None]:
         request = event.request
         assert isinstance(request, N_EVENT_REPORT)
-        return self._reports.receive(request, str(event.context.transfer_syntax), event.assoc.requestor.ae_title), None
+        status = self._reports.receive(request, str(event.context.transfer_syntax), event.assoc.requestor.ae_title)
+        assert self._server is not None
+        self._server.memory.free(event.assoc)
+        return status, None
 
     def _on_store(self, event: evt.Event) -> Dataset:
         sender = self._senders.get(event.assoc)

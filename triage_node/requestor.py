@@ -60,11 +60,16 @@ class _Requestor(Association):
     """Answers the N-EVENT-REPORTs of its peer."""
 
     on_report: Callable[[N_EVENT_REPORT, str], int]
+    serving: threading.Lock  # held until the answer to a report is sent
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         if not isinstance(msg, N_EVENT_REPORT):
             super()._serve_request(msg, context_id)
             return
+        with self.serving:
+            self._answer(msg, context_id)
+
+    def _answer(self, msg: N_EVENT_REPORT, context_id: int) -> None:
         answer = N_EVENT_REPORT()
         answer.MessageIDBeingRespondedTo = msg.MessageID
         answer.AffectedSOPClassUID = msg.AffectedSOPClassUID
@@ -114,6 +119,7 @@ def associate(
             association.__class__ = _Requestor
             assert isinstance(association, _Requestor)
             association.on_report = on_report
+            association.serving = threading.Lock()
         return association
     if association.is_rejected:
         answer = association.acceptor.primitive
@@ -126,6 +132,15 @@ def associate(
             f"{peer} does not answer (no connection, or aborted): is it running, is the port right?", retry=True
         )
     raise DeliveryFailed(f"{peer} cannot be reached", retry=True)
+
+
+def release(association: Association) -> None:
+    """Release an association that is still open, after the answer to a report that has come on it."""
+    if isinstance(association, _Requestor):
+        with association.serving:
+            pass
+    if association.is_established:
+        association.release()
 
 
 def cut(association: Association) -> None:

@@ -107,6 +107,20 @@ def test_without_anything_to_send_an_echo_probes_and_the_proofs_go_on(sending: C
         assert peer.stored == []
 
 
+def test_a_probe_with_files_that_are_gone_is_an_echo(sending: Callable[..., Sending]) -> None:
+    port = free_port()
+    node = sending({"pacs": port}, probe_longest_s=0.3)
+    node.judge(kinds=("report",))
+    (lost,) = node.archive.results_dir.rglob("*.dcm")
+    lost.unlink()
+    circuits.not_reached(node.journal, "pacs", "gone", time.time(), time.time())
+    node.start()
+    until(lambda: failures(node) >= 3, 20, "two probes have failed")
+    assert len(node.ledger()) <= 3
+    with archive(port):
+        until(lambda: way(node).state == "answers", 20, "it answers again")
+
+
 def test_requeue_probes_a_dead_destination_at_once(sending: Callable[..., Sending]) -> None:
     port = free_port()
     node = sending({"pacs": port})

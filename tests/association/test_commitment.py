@@ -75,6 +75,7 @@ def test_a_report_on_the_same_association_commits_a_study_with_one_request(sendi
         until(lambda: node.states() == ["committed"] * 4, 20, "all is committed")
         (request,) = peer.requests
         assert {instance for _, instance in request.objects} == set(sent)
+        until(lambda: peer.answers, 10, "the report is answered")
         assert peer.answers == [0x0000]
         assert peer.associations == 2
         for entry in ledger(node):
@@ -160,6 +161,16 @@ def test_without_any_report_the_object_stays_stored_and_is_given_up_with_words(
         assert entry["awaiting"] == ()
         (letter,) = worklist.dead_letters(node.journal)
         assert (letter["kind"], letter["destination"], letter["words"]) == ("report", "pacs", entry["words"])
+
+
+def test_an_object_that_was_found_is_not_given_up_for_want_of_a_report(sending: Callable[..., Sending]) -> None:
+    with archive() as peer:
+        node = commit(sending, peer, commitment_timeout_s=0.2, give_up_after_h=1.0 / 3600, read_back=True)
+        node.judge(kinds=("report",))
+        node.start()
+        until(lambda: node.states() == ["confirmed"] and ledger(node)[0]["awaiting"] == (), 20, "no report is awaited")
+        assert "not proven to be kept" in ledger(node)[0]["words"]
+        assert worklist.dead_letters(node.journal) == []
 
 
 def test_a_report_that_comes_after_an_object_was_given_up_still_commits_it(
@@ -281,6 +292,7 @@ def strange(**elements: object) -> Dataset:
         (1, strange(RetrieveAETitle="PACS"), 0x0115),
         (1, strange(TransactionUID=""), 0x0115),
         (1, None, 0x0115),
+        (1, strange(TransactionUID=generate_uid(), ReferencedSOPSequence=[strange(RetrieveAETitle="PACS")]), 0x0115),
         (3, strange(TransactionUID=generate_uid()), 0x0113),
     ],
 )

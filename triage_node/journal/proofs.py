@@ -284,15 +284,15 @@ def _look_again(database: sqlite_utils.Database, one: Unproven, again_at: float 
 
 
 def give_up(journal: Journal, one: Unproven, words: str, now: float) -> None:
-    """Stop to wait for a proof: the object was stored, but nobody ever said that it was kept."""
+    """Wait for no more proofs: an object of which the destination has said nothing but "stored" is given up."""
     with journal.writing() as database:
         _line(database, one.outbox_id, now, "failed", None, words)
         database.conn.execute(
-            "update outbox set state = 'given up', finished_at = ?, commit_at = null, find_at = null where id = ?"
-            f" and state in {_KEPT}",
+            "update outbox set state = iif(state = 'stored', 'given up', state), finished_at = ?, commit_at = null,"
+            f" find_at = null where id = ? and state in {_KEPT}",
             (now, one.outbox_id),
         )
-        _note(journal, database, one.outbox_id, "object given up", now)
+        _note(journal, database, one.outbox_id, "proof of delivery given up", now)
 
 
 def begin(journal: Journal, destination: DestinationSection, now: float) -> None:
