@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -16,7 +17,11 @@ def require(program: str, *, package: str) -> Path:
     found = shutil.which(program) or shutil.which(program, path=beside)
     if found:
         return Path(found)
-    words = f"{program} is not installed: install the package {package}"
+    missing(f"{program} is not installed: install the package {package}")
+
+
+def missing(words: str) -> NoReturn:
+    """What a test needs is not there: skip, under CI fail."""
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(words, pytrace=False)
     pytest.skip(words)

@@ -46,3 +46,22 @@ set_up() {
     fi
     echo "$wanted" >"$stamp"
 }
+
+# OHIF, a viewer that the tests show what the node writes: built, in the npm package @ohif/app
+OHIF=3.12.10
+OHIF_SHA512=d24b85eba32af5cf5d303fbe6d4b138ccac9a57270699873f41e2e4b6e380dac008d2913c0860553dde9c4fb915108b16918bb4001e517715ed6ab9d06566b98
+
+fetch_viewer() {
+    local place=.venv/ohif part=.venv/ohif.part package
+    if [ "$(cat "$place/.version" 2>/dev/null)" = "$OHIF" ]; then
+        return 0
+    fi
+    echo "fetching the viewer OHIF $OHIF (once)"
+    rm -rf "$place" "$part" && mkdir -p "$part" || return 1
+    package="$part/$(cd "$part" && npm pack --silent "@ohif/app@$OHIF")" || return 1
+    echo "$OHIF_SHA512  $package" | sha512sum --check --quiet || return 1
+    # without the source maps and a runtime for segmenting in the browser: three quarters of it
+    tar -xzf "$package" -C "$part" --exclude='*.map' --exclude=package/dist/ort package/dist || return 1
+    echo "$OHIF" >"$part/package/dist/.version"
+    mv "$part/package/dist" "$place" && rm -rf "$part"
+}

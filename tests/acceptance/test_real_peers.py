@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pydicom
 import pytest
 
 from tests import peers, running
 from tests.acceptance.test_straight_line import SERIES, require_shared
+from tests.orthanc import orthanc, rest
 from triage_node import conformance, filing
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # storescu proposes what its flag says, and nothing that fits a file compressed otherwise
 PROPOSE = {
@@ -76,60 +70,21 @@ def test_storescu_sends_each_real_series_and_storescp_gets_all_kinds_of_result(t
         running.until(lambda: kinds() == dict.fromkeys(studies, KINDS), 60, "SEG, SR and overview of every study")
 
 
-@contextmanager
-def orthanc(program: Path, folder: Path) -> Iterator[tuple[int, str]]:
-    """A running Orthanc; yields its DICOM port and the address of its REST interface."""
-    folder.mkdir()
-    dicom, http = running.free_port(), running.free_port()
-    configuration = {
-        "Name": "PACS",
-        "StorageDirectory": str(folder / "storage"),
-        "IndexDirectory": str(folder / "index"),
-        "DicomAet": "ORTHANC",
-        "DicomPort": dicom,
-        "HttpPort": http,
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "DicomAlwaysAllowStore": True,
-        "Plugins": [],
-    }
-    path = folder / "orthanc.json"
-    path.write_text(json.dumps(configuration))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([str(program), str(path)], stdout=log, stderr=log)
-    try:
-        address = f"http://127.0.0.1:{http}"
-        running.until(lambda: _rest(f"{address}/system"), 60, "Orthanc answers")
-        yield dicom, address
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _rest(address: str) -> Any:
-    try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return json.load(answer)
-    except OSError:
-        return None
-
-
 @pytest.mark.peers
 @pytest.mark.timeout(300)
 def test_orthanc_as_the_pacs_gets_segmentations_report_and_overview(tmp_path: Path) -> None:
     require_shared()
     storescu = peers.require("storescu", package="dcmtk")
-    program = peers.require("Orthanc", package="orthanc")
     with (
-        orthanc(program, tmp_path / "orthanc") as (port, address),
+        orthanc(tmp_path / "orthanc") as (port, address),
         running.node(tmp_path / "node", pacs={"ORTHANC": port}) as node,
     ):
         study = send(storescu, SERIES / "ct-md-cap-001", node.intake)
 
         def kinds() -> set[str]:
             found = set()
-            for identifier in _rest(f"{address}/instances") or ():
-                tags = _rest(f"{address}/instances/{identifier}/simplified-tags")
+            for identifier in rest(f"{address}/instances") or ():
+                tags = rest(f"{address}/instances/{identifier}/simplified-tags")
                 assert tags["StudyInstanceUID"] == study
                 found.add(tags["SOPClassUID"])
             return found
