@@ -8,7 +8,6 @@ and labels.csv with the columns study (the folder), patient, covid and, if known
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
+from annotations import labels as labels_file
 from annotations.regions import Names, plain
 from annotations.unusable import Unusable
 from training import drawings, preparation
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-ANSWERS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False, "": None}
 REQUIRED = ("study", "patient", "covid")
 
 ExtraNames = Annotated[list[str] | None, typer.Option(help="Further name of such a region; may be repeated.")]
@@ -112,19 +111,13 @@ def read_labels(path: Path) -> dict[str, Label]:
     """labels.csv by study. Raises Unusable with the line and what is allowed."""
     if not path.exists():
         raise Unusable(f"expected {path} with the columns study,patient,covid and, if known, healthy")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise Unusable(f"{path} is not UTF-8: save it as CSV in UTF-8") from error
-    separator = max(",;\t", key=lines[0].count) if lines else ","  # spreadsheets write what their country is used to
-    reader = csv.DictReader(lines, delimiter=separator)
+    columns, rows = labels_file.rows(path)
     labels: dict[str, Label] = {}
-    missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+    missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise Unusable(f"{path}: the column {missing[0]} is missing; expected study,patient,covid")
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
-        study, patient = ((row[key] or "").strip() for key in ("study", "patient"))
+    for where, row in rows:
+        study, patient = row["study"], row["patient"]
         if not study or not patient:
             raise Unusable(f"{where}: study and patient must be given")
         if study in labels:
@@ -133,16 +126,15 @@ def read_labels(path: Path) -> dict[str, Label]:
             study=study,
             patient=patient,
             covid=_answer(row["covid"], where, "covid"),
-            healthy=_answer(row.get("healthy"), where, "healthy"),
+            healthy=_answer(row.get("healthy", ""), where, "healthy"),
         )
     return labels
 
 
-def _answer(value: str | None, where: str, column: str) -> bool | None:
-    found = (value or "").strip().lower()
-    if found not in ANSWERS:
+def _answer(value: str, where: str, column: str) -> bool | None:
+    if value and value.lower() not in labels_file.ANSWERS:
         raise Unusable(f"{where}: {column} is {value!r}; yes, no or nothing is allowed")
-    return ANSWERS[found]
+    return labels_file.ANSWERS.get(value.lower())
 
 
 def _study(

@@ -12,6 +12,7 @@ from annotations.unusable import Unusable
 from evaluation import finding, naming, paired
 from evaluation.cases import Case
 from evaluation.naming import BadLabels
+from prepare_dicom import read_labels
 
 from triage_node.config import AnalysisSection
 
@@ -194,6 +195,63 @@ def test_a_wrong_label_file_is_refused_with_its_line(tmp_path: Path, text: str, 
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(BadLabels, match=words):
         found(tmp_path)
+
+
+def test_the_label_file_of_a_hospital_is_the_one_that_training_is_prepared_with(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        stack(tmp_path / f"{name}.npz")
+    text = "study;patient;covid;healthy\na;p1;yes;no\nb;p2;no;yes\nc;p3;no;no\nd;p4;;\n"
+    (tmp_path / "labels.csv").write_text("\ufeff" + text, encoding="utf-8")
+    cases = found(tmp_path)
+    assert [cases[name].group for name in "abcd"] == ["covid", "healthy", "other", "covid"]  # d: by its layout
+    assert [cases[name].patient for name in "abcd"] == ["p1", "p2", "p3", "p4"]
+    assert {name: label.healthy for name, label in read_labels(tmp_path / "labels.csv").items()} == {
+        "a": False,
+        "b": True,
+        "c": False,
+        "d": None,
+    }
+
+
+def test_labels_without_a_study_and_files_of_other_kinds_are_said(tmp_path: Path) -> None:
+    stack(tmp_path / "a.npz")
+    (tmp_path / "labels.csv").write_text("study,covid\na,1\nb,1\n")
+    for name in ("drawings/1.xml", "drawings/2.xml", "a.nrrd", "clinical.xlsx", "notes.txt", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"something")
+    left_out = {str(Path(e.path).relative_to(tmp_path)): e.why for e in finding.find(tmp_path, SETTINGS).left_out}
+    assert left_out.keys() == {"labels.csv, 'b'", "drawings/*.xml", "*.nrrd", "*.xlsx"}
+    assert left_out["labels.csv, 'b'"] == "no study of this name was found"
+    assert left_out["drawings/*.xml"].startswith("2 of a kind that is not read")
+    assert "labels.csv" in left_out["*.xlsx"]
+
+
+def test_a_folder_with_labels_alone_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("study,covid\na,1\n")
+    image_of(np.eye(4), np.zeros((4, 4, 4), dtype=np.uint8), tmp_path / "masks" / "study_0255_mask.nii.gz")
+    result = finding.find(tmp_path, SETTINGS)
+    assert result.cases == ()
+    assert [entry.why for entry in result.left_out] == [
+        "a mask, but no image is called study_0255",
+        "no study of this name was found",
+    ]
+
+
+def test_masks_for_some_studies_of_mosmed_are_enough(tmp_path: Path) -> None:
+    image = np.full((6, 5, 4), -500, dtype=np.int16)
+    for category, name in ((0, "study_0001"), (1, "study_0255"), (1, "study_0256")):
+        image_of(np.eye(4), image, tmp_path / "studies" / f"CT-{category}" / f"{name}.nii.gz")
+    image_of(np.eye(4), (image < 0).astype(np.float64), tmp_path / "masks" / "study_0255_mask.nii.gz")
+    cases = found(tmp_path)
+    assert {name: case.group for name, case in cases.items()} == {
+        "study_0001": "healthy",
+        "study_0255": "covid",
+        "study_0256": "covid",
+    }
+    lesions = {name: case.read().lesions for name, case in cases.items()}
+    assert lesions["study_0255"] is not None
+    assert lesions["study_0255"].all()
+    assert (lesions["study_0001"], lesions["study_0256"]) == (None, None)
 
 
 def test_a_readme_with_a_table_of_folders_labels_them(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from annotations import labels as labels_file
 from annotations.unusable import Unusable
 
 from evaluation import archives, dicom, paired
@@ -22,6 +24,14 @@ LOOKED_FOR = (
     "NIfTI images with masks (images/ and masks/, X_ct.nii.gz and X_seg.nii.gz), "
     "or .npz files with hu, hu_approx or hounsfield"
 )
+
+IMAGES = {
+    ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".npy", ".mat", ".h5", ".hdf5", ".tif", ".tiff", ".png", ".jpg",
+    ".jpeg", ".xml", ".zip", ".7z", ".rar", ".tar", ".gz", ".tgz",
+}  # fmt: skip
+TABLES = {".csv", ".tsv", ".xls", ".xlsx", ".json"}
+IMAGES_COME = "scans and drawings come as DICOM, NIfTI or .npz, and tools/prepare_*.py turn public sets into a layout"
+LABELS_COME = "labels of studies come from labels.csv with the columns study, patient, covid, healthy, group"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +73,30 @@ def find(data: Path, settings: AnalysisSection, split: Mapping[str, str] | None 
         for path in masks
         if path not in folders
     ]
+    left_out += _other_files(data)
     finished = [_known(case, place, data, labels, split or {}) for place, case in cases]
+    left_out += [
+        LeftOut(path=f"{path}, {name!r}", why="no study of this name was found") for path, name in labels.unused()
+    ]
     return Found(cases=tuple(finished), left_out=tuple(left_out))
+
+
+def _other_files(data: Path) -> list[LeftOut]:
+    """What may be a scan, a drawing or a label to people and is none here; an entry for each folder and ending."""
+    found: Counter[tuple[Path, str]] = Counter()
+    for path in sorted(entry for entry in data.rglob("*") if entry.is_file()):
+        ending = path.suffix.lower()
+        card = ending == ".json" and path.with_suffix(".npz").exists()
+        known = paired.is_nifti(path) or path.name == labels_file.FILE
+        if (ending in IMAGES or ending in TABLES) and not card and not known:
+            found[path.parent, ending] += 1
+    return [
+        LeftOut(
+            path=str(folder / f"*{ending}"),
+            why=f"{count} of a kind that is not read: {IMAGES_COME if ending in IMAGES else LABELS_COME}",
+        )
+        for (folder, ending), count in found.items()
+    ]
 
 
 def _known(case: Case, place: Path, data: Path, labels: Labels, split: Mapping[str, str]) -> Case:

@@ -2,17 +2,20 @@
 
 Two files may say it outright and go before any name:
 - `labels.csv` in the folder of data or below it, for the studies beside and below it: columns `study` (a name, a
-  path or a Study Instance UID) and any of `patient`, `covid` (1, 0, true, false), `group` (healthy, other, covid);
+  path or a Study Instance UID) and any of `patient`, `covid` and `healthy` (1, 0, true, false, yes, no), `group`
+  (healthy, other, covid);
 - a table in the `README.md` of the folder of data, with the columns `folder` and `what`.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast, get_args
+
+from annotations import labels as labels_file
+from annotations.unusable import Unusable
 
 from evaluation.cases import Group
 
@@ -20,9 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-LABELS_FILE = "labels.csv"
 SPLITS = ("train", "validation", "test")
-TRUE, FALSE = ("1", "true", "yes", "y"), ("0", "false", "no", "n")
 
 # What a name says, the first that fits; a name that says nothing leaves the study without a label.
 SAYS: tuple[tuple[str, Group], ...] = (
@@ -76,8 +77,12 @@ class Labels:
 
     def __init__(self, data: Path) -> None:
         self._files: list[tuple[Path, Mapping[str, Label]]] = []
-        for path in sorted({*data.rglob(LABELS_FILE), *data.parent.glob(LABELS_FILE)}):
-            self._files.append((path.parent, _of_csv(path)))
+        self._unused: dict[Path, set[str]] = {}  # rows of the tables in the folder that no study has asked for
+        for path in sorted({*data.rglob(labels_file.FILE), *data.parent.glob(labels_file.FILE)}):
+            labels = _of_csv(path)
+            self._files.append((path.parent, labels))
+            if path.is_relative_to(data):
+                self._unused[path.parent] = set(labels)
         for readme in (data / "README.md", data.parent / "README.md"):
             if readme.is_file():
                 self._files.append((readme.parent, _of_readme(readme)))
@@ -92,30 +97,45 @@ class Labels:
             for name in (*wanted, place.name, place.name.split(".")[0], place.relative_to(folder).as_posix()):
                 label = labels.get(name)
                 if label is not None:
+                    self._unused.get(folder, set()).discard(name)
                     found = Label(group=found.group or label.group, patient=found.patient or label.patient)
         return found
 
+    def unused(self) -> list[tuple[Path, str]]:
+        """The label files in the folder of data with the names of studies that were not found."""
+        return [(folder / labels_file.FILE, name) for folder, names in self._unused.items() for name in sorted(names)]
+
 
 def _of_csv(path: Path) -> dict[str, Label]:
+    try:
+        columns, rows = labels_file.rows(path)
+    except Unusable as error:
+        raise BadLabels(str(error)) from error
+    if "study" not in columns:
+        raise BadLabels(f"{path} has no column 'study'; its columns may be study, patient, covid, healthy, group")
     labels: dict[str, Label] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        if "study" not in (rows.fieldnames or ()):
-            raise BadLabels(f"{path} has no column 'study'; its columns may be study, patient, covid, group")
-        for row in rows:
-            entry = {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)}
-            where = f"{path}, line {rows.line_num}"
-            group = entry.get("group", "").lower()
-            if group and group not in get_args(Group):
-                raise BadLabels(f"{where}: group is {group!r}; allowed are {', '.join(get_args(Group))} or nothing")
-            covid = entry.get("covid", "").lower()
-            if covid and covid not in TRUE + FALSE:
-                raise BadLabels(f"{where}: covid is {covid!r}; allowed are 1, 0, true, false or nothing")
-            if group and covid and (group == "covid") != (covid in TRUE):
-                raise BadLabels(f"{where}: group {group!r} and covid {covid!r} contradict each other")
-            said = group or {True: "covid", False: "other"}.get(covid in TRUE) if covid or group else None
-            labels[entry["study"]] = Label(group=cast("Group | None", said), patient=entry.get("patient") or None)
+    for where, row in rows:
+        group = row.get("group", "").lower()
+        if group and group not in get_args(Group):
+            raise BadLabels(f"{where}: group is {group!r}; allowed are {', '.join(get_args(Group))} or nothing")
+        answers = {}
+        for column in ("covid", "healthy"):
+            value = row.get(column, "").lower()
+            if value and value not in labels_file.ANSWERS:
+                raise BadLabels(f"{where}: {column} is {value!r}; allowed are 1, 0, true, false or nothing")
+            answers[column] = labels_file.ANSWERS.get(value)
+        labels[row["study"]] = Label(group=_group(group, answers, where), patient=row.get("patient") or None)
     return labels
+
+
+def _group(group: str, answers: Mapping[str, bool | None], where: str) -> Group | None:
+    """What the columns say together. Raises BadLabels where they contradict each other."""
+    covid, healthy = answers["covid"], answers["healthy"]
+    said = group or ("covid" if covid else "healthy" if healthy else "other" if covid is False else "")
+    for name, answer in (("covid", covid), ("healthy", healthy)):
+        if said and answer is not None and (said == name) != answer:
+            raise BadLabels(f"{where}: group {said!r} and {name} {answer!r} contradict each other")
+    return cast("Group | None", said or None)
 
 
 def _of_readme(path: Path) -> dict[str, Label]:
