@@ -49,6 +49,9 @@ def main(
     every_s: Annotated[float, typer.Option(help="A study about so often, in seconds.", min=0.0)] = 4.0,
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 1,
     scale: Annotated[float, typer.Option(help="Shares of misbehaviour times this.", min=0.0)] = 1.0,
+    share: Annotated[
+        list[str] | None, typer.Option(help="NAME=SHARE for one misbehaviour (tools/unreliable_archive.py --list).")
+    ] = None,
     kill: Annotated[bool, typer.Option("--kill", help="Also kill the node's children with SIGKILL.")] = False,
     settle_minutes: Annotated[float, typer.Option(help="Longest wait for the last proofs.", min=0.1)] = 10.0,
     keep: Annotated[Path | None, typer.Option(help="Work in this new folder and keep it.")] = None,
@@ -56,13 +59,13 @@ def main(
 ) -> None:
     """Soak a node: random studies to unreliable archives, and a verdict on what arrived."""
     try:
-        misbehaviour.shares(scale=scale)
+        misbehaviour.shares(dict(map(misbehaviour.share, share or [])), scale=scale)
     except ValueError as error:
-        raise typer.BadParameter(f"--scale {scale:g}: {error}") from error
+        raise typer.BadParameter(str(error)) from error
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise typer.BadParameter(f"{keep} is not empty: name a new folder with --keep")
     place = keep or Path(tempfile.mkdtemp(prefix="soak-"))
-    soak = Soak(place, arrangement.destinations(scale), seed)
+    soak = Soak(place, arrangement.destinations(scale, tuple(share or [])), seed)
     try:
         outcome = soak.run(studies, minutes, every_s, settle_minutes, kill=kill)
     except (Unworkable, feeding.NotSent) as error:

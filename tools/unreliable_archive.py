@@ -47,7 +47,7 @@ def main(
 ) -> None:
     """Run an archive that refuses, stalls, aborts and forgets at random, until SIGTERM or Ctrl-C."""
     try:
-        shares = misbehaviour.shares(dict(_share(one) for one in share or []), scale=scale)
+        shares = misbehaviour.shares(dict(map(misbehaviour.share, share or [])), scale=scale)
         nodes = dict(_node(one) for one in report_to or [])
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
@@ -65,13 +65,6 @@ def main(
     except OSError as error:
         screen.print(f"port {port} cannot be opened: {error.strerror}", markup=False)
         sys.exit(3)
-
-
-def _share(words: str) -> tuple[Misbehaviour, float]:
-    name, equals, share = words.partition("=")
-    if not equals or name not in set(Misbehaviour):
-        raise ValueError(f"--share {words}: expected NAME=SHARE with a name of --list")
-    return Misbehaviour(name), float(share)
 
 
 def _node(words: str) -> tuple[str, Node]:

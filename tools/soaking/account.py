@@ -138,9 +138,10 @@ def _delays(seconds: Sequence[float]) -> Delays | None:
 
 def told(outcome: Outcome) -> RenderableType:
     """The report for people."""
-    table = Table(
-        "", *(one.name for one in outcome.destinations), title="What each archive was sent", title_justify="left"
-    )
+    table = Table(title="What each archive was sent", title_justify="left")
+    table.add_column("", no_wrap=True)
+    for one in outcome.destinations:
+        table.add_column(one.name, justify="right", no_wrap=True)
     for heading, cell in ROWS:
         table.add_row(heading, *(cell(one) for one in outcome.destinations))
     happened = Table(title="What went wrong on purpose", title_justify="left", show_header=False)
@@ -150,7 +151,14 @@ def told(outcome: Outcome) -> RenderableType:
         happened.add_row(str(number), f"{role} of the node killed with SIGKILL")
     if outcome.requeued:
         happened.add_row(str(outcome.requeued), "objects refused for good, sent again by `triage-node requeue`")
-    return Group(table, happened, *(Text(f"  {words}", style="red") for words in outcome.breaches), _verdict(outcome))
+    return Group(
+        *(Text(f"{one.name}: {one.words}") for one in outcome.destinations),
+        table,
+        Text("* from the node's answer: median / longest\n"),
+        happened,
+        *(Text(f"  {words}", style="red") for words in outcome.breaches),
+        _verdict(outcome),
+    )
 
 
 def _verdict(outcome: Outcome) -> Text:
@@ -166,21 +174,20 @@ def _verdict(outcome: Outcome) -> Text:
 
 
 def _cell(delays: Delays | None) -> str:
-    return "-" if delays is None else f"{delays.median_s:.1f} / {delays.p95_s:.1f} / {delays.longest_s:.1f}"
+    return "-" if delays is None else f"{delays.median_s:.1f} / {delays.longest_s:.1f}"
 
 
 ROWS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
-    ("what it does", lambda one: one.words),
-    ("objects of the answers", lambda one: str(one.objects)),
+    ("objects of answers", lambda one: str(one.objects)),
     ("of these proven", lambda one: str(one.confirmed)),
     ("C-STOREs that came", lambda one: str(one.received)),
     ("not kept", lambda one: str(one.not_kept)),
-    ("acknowledged, then forgotten", lambda one: str(one.forgotten)),
+    ("forgotten after all", lambda one: str(one.forgotten)),
     ("sent again for that", lambda one: str(one.sent_again)),
-    ("commitment asked for", lambda one: str(one.commitments_asked)),
+    ("commitments asked for", lambda one: str(one.commitments_asked)),
     ("commitment reports", lambda one: str(one.reports)),
     ("queries answered", lambda one: str(one.queries)),
     ("times gone away", lambda one: str(one.times_away)),
-    ("seconds from answer to arrival: median / 95 % / longest", lambda one: _cell(one.to_stored)),
-    ("seconds from answer to commitment", lambda one: _cell(one.to_committed)),
+    ("seconds to arrival *", lambda one: _cell(one.to_stored)),
+    ("seconds to commitment *", lambda one: _cell(one.to_committed)),
 )

@@ -70,7 +70,7 @@ class Destination:
     name: str
     words: str
     scale: float = 0.0  # of the default shares of misbehaviour
-    always: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()  # NAME=SHARE where another than the default is wanted
     away_every_s: float = 0.0
     late: bool = False  # its port is closed in the first half
     commitment: bool = True
@@ -82,17 +82,21 @@ class Destination:
         return self.name.upper()
 
 
-def destinations(scale: float) -> tuple[Destination, ...]:
-    """The archives of a soak; `scale` multiplies the shares of the unreliable one."""
+def destinations(scale: float = 1.0, shares: tuple[str, ...] = ()) -> tuple[Destination, ...]:
+    """The archives of a soak; `scale` multiplies the shares of the unreliable one, `shares` replaces some."""
     return (
         Destination(name="honest", words="does its duty"),
         Destination(
-            name="unreliable", words="refuses, stalls, aborts, forgets, goes away", scale=scale, away_every_s=20.0
+            name="unreliable",
+            words="refuses, stalls, aborts, forgets, goes away",
+            scale=scale,
+            shares=shares,
+            away_every_s=20.0,
         ),
         Destination(
             name="slow",
             words="takes its time for everything",
-            always=("accept-slowly", "store-slowly"),
+            shares=("accept-slowly=1", "store-slowly=1"),
             read_back=False,
         ),
         Destination(name="late", words="is not there in the first half", late=True, commitment=False),
@@ -117,8 +121,8 @@ class Archive:
             "--report-to", f"{NODE_AE}=127.0.0.1:{intake}", "--stall-s", str(STALL_S), "--late-s", str(STALL_S),
             "--away-every-s", str(one.away_every_s),
         ]  # fmt: skip
-        for name in one.always:
-            command += ["--share", f"{name}=1"]
+        for share in one.shares:
+            command += ["--share", share]
         self.place.mkdir(parents=True, exist_ok=True)
         with (self.place / "console.log").open("ab") as console:
             self.process = _start(command, console)

@@ -116,6 +116,14 @@ def shares(changes: Mapping[Misbehaviour, float] | None = None, *, scale: float 
     return found
 
 
+def share(words: str) -> tuple[Misbehaviour, float]:
+    """What NAME=SHARE says. Raises ValueError."""
+    name, equals, number = words.partition("=")
+    if not equals or name not in set(Misbehaviour):
+        raise ValueError(f"--share {words}: expected NAME=SHARE, with a name of tools/unreliable_archive.py --list")
+    return Misbehaviour(name), float(number)
+
+
 class Dice:
     """Decides what happens; may be asked by several threads."""
 
