@@ -118,7 +118,6 @@ NOT_PROVIDED = _private("not-provided", "Not provided by this method")
 CT_GRADE_SCALE = _private("ct-grade", "CT grade (CT-0 to CT-4)")
 CT_SS_SCALE = _private("ct-ss", "CT-SS (LungQuant, 1 to 5)")
 REASON_NOT_ANALYSED = _private("reason", "Reason not analysed")
-SERIES_DESCRIPTION = _private("series-desc", "Series Description")
 
 MILLIMETRE = Code("mm", "UCUM", "mm")
 MILLILITRE = Code("mL", "UCUM", "mL")
@@ -173,6 +172,8 @@ SUPERSEDED: Mapping[ResultKind, Code] = MappingProxyType({
     "lungs": _private("old-lungs", "Superseded segmentation of lungs"),
     "overview": _private("old-overview", "Superseded overview image"),
     "report": _private("old-report", "Superseded report"),
+    "lesion map": _private("old-lesion-map", "Superseded label map of lesions"),
+    "lung map": _private("old-lung-map", "Superseded label map of lungs"),
 })  # fmt: skip
 
 # ---------------------------------------------------------------- why something was not analysed
@@ -234,7 +235,6 @@ DEFINITIONS: Mapping[str, str] = MappingProxyType({
     " report's algorithm parameters say.",
     "ct-ss": "Severity score 1 to 5 by the affected fraction of both lungs (Lizzi 2021, LungQuant).",
     "reason": "Why a study or a series was not analysed.",
-    "series-desc": "The Series Description (0008,103E) of the series that a group speaks of.",
     **{code.value: f"{code.meaning}, by its SOP Instance UID." for code in SUPERSEDED.values()},
     **{code.value: code.meaning for table in (CT_GRADES, CT_SS, REASONS) for code in table.values()},
 })  # fmt: skip

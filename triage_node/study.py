@@ -372,7 +372,8 @@ class StudyState(StrEnum):
     READ = "read"
 
 
-ResultKind = Literal["lesions", "lungs", "report", "overview"]
+ResultKind = Literal["lesions", "lungs", "report", "overview", "lesion map", "lung map"]
+LABEL_MAPS: dict[ResultKind, ResultKind] = {"lesion map": "lesions", "lung map": "lungs"}  # and what each stands for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 # highdicom's tables of PS3.3; it offers no public door to them
 from highdicom._standard_utils import get_iod_module_map, get_module_attribute_map, get_sop_class_iod_map
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 from triage_node.conformance import (
     COMPREHENSIVE_3D_SR_STORAGE,
+    LABEL_MAP_SEGMENTATION_STORAGE,
     SECONDARY_CAPTURE_IMAGE_STORAGE,
     SEGMENTATION_STORAGE,
 )
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
     from triage_node.results.explicit import Element, Item
 
+OURS = (
+    SEGMENTATION_STORAGE,
+    LABEL_MAP_SEGMENTATION_STORAGE,
+    COMPREHENSIVE_3D_SR_STORAGE,
+    SECONDARY_CAPTURE_IMAGE_STORAGE,
+)
 _GROUPS = (["SharedFunctionalGroupsSequence"], ["PerFrameFunctionalGroupsSequence"])
 _OF_A_FRAME = ("FrameContentSequence", "PlanePositionSequence", "SegmentIdentificationSequence")
 _CONTENT = "sr-document-content"  # its attributes depend on the value type, `_content` knows them
@@ -105,14 +112,17 @@ def _identity(meta: Item, dataset: Item, sop_instance_uid: str | None) -> Iterat
     ):
         if _text(meta, in_meta) != _text(dataset, keyword):
             yield f"{in_meta} and {keyword} differ"
-    if _text(meta, "TransferSyntaxUID") != ExplicitVRLittleEndian:
+    wanted = (
+        JPEGLSLossless if _text(dataset, "SOPClassUID") == LABEL_MAP_SEGMENTATION_STORAGE else ExplicitVRLittleEndian
+    )
+    if _text(meta, "TransferSyntaxUID") != wanted:
         yield f"its transfer syntax is {_text(meta, 'TransferSyntaxUID') or 'not stated'}"
 
 
 def _modules(dataset: Item) -> Iterator[str]:
     """Attributes of type 1 without a value and of type 2 that are absent, in the mandatory modules."""
     sop_class = _text(dataset, "SOPClassUID")
-    if sop_class not in (SEGMENTATION_STORAGE, COMPREHENSIVE_3D_SR_STORAGE, SECONDARY_CAPTURE_IMAGE_STORAGE):
+    if sop_class not in OURS:
         yield f"SOP Class {sop_class} is none of ours"
         return
     for path, attributes in _needed_of(sop_class).items():
@@ -175,11 +185,16 @@ def _walk(dataset: Item, vr: str) -> Iterator[tuple[int, Element]]:
 def _pixels(dataset: Item) -> Iterator[str]:
     if _tag("Rows") not in dataset:
         return
+    pixels = dataset.get(_tag("PixelData"))
+    if _text(dataset, "SOPClassUID") == LABEL_MAP_SEGMENTATION_STORAGE:
+        images = explicit.fragments(pixels.value) if pixels is not None else []
+        if len(images) != _number(dataset, "NumberOfFrames") or not all(len(image) for image in images):
+            yield f"Pixel Data has {len(images)} images for {_text(dataset, 'NumberOfFrames') or 'no'} frames"
+        return
     cells = _number(dataset, "NumberOfFrames") or 1
     for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated"):
         cells *= _number(dataset, keyword)
     wanted = (cells + 7) // 8
-    pixels = dataset.get(_tag("PixelData"))
     found = 0 if pixels is None else len(pixels.value)
     if found != wanted + wanted % 2:
         yield f"Pixel Data has {found} bytes instead of {wanted + wanted % 2}"
@@ -209,14 +224,17 @@ def _content_items(dataset: Item) -> Iterator[Item]:
 
 
 def _frames(dataset: Item) -> Iterator[str]:
-    if _text(dataset, "SOPClassUID") != SEGMENTATION_STORAGE:
+    label_map = _text(dataset, "SOPClassUID") == LABEL_MAP_SEGMENTATION_STORAGE
+    if not label_map and _text(dataset, "SOPClassUID") != SEGMENTATION_STORAGE:
         return
     frames = _items(dataset, "PerFrameFunctionalGroupsSequence")
     if len(frames) != _number(dataset, "NumberOfFrames"):
         yield f"{len(frames)} functional groups for {_text(dataset, 'NumberOfFrames') or 'no'} frames"
     shared = next(iter(_items(dataset, "SharedFunctionalGroupsSequence")), {})
     absent = [name for name in ("PixelMeasuresSequence", "PlaneOrientationSequence") if _tag(name) not in shared]
-    absent += [name for name in _OF_A_FRAME if any(_tag(name) not in frame for frame in frames)]
+    # a frame of a label map shows every segment (PS3.3 table A.86.1.1-2)
+    of_a_frame = [name for name in _OF_A_FRAME if not label_map or name != "SegmentIdentificationSequence"]
+    absent += [name for name in of_a_frame if any(_tag(name) not in frame for frame in frames)]
     if not _items(dataset, "ReferencedSeriesSequence"):
         absent.append("ReferencedSeriesSequence")
     yield from (f"{name} is absent" for name in absent)

@@ -45,6 +45,8 @@ KINDS: Mapping[ResultKind, Kind] = MappingProxyType({
     "lungs": Kind(modality="SEG", series_number=9802, title="lungs"),
     "report": Kind(modality="SR", series_number=9803, title="report"),
     "overview": Kind(modality="OT", series_number=9804, title="overview"),
+    "lesion map": Kind(modality="SEG", series_number=9805, title="lung lesions, map"),
+    "lung map": Kind(modality="SEG", series_number=9806, title="lungs, map"),
 })  # fmt: skip
 
 

@@ -114,11 +114,39 @@ def _elements(data: memoryview, at: int, end: int, *, only_group: int | None = N
             items, at = _items(data, at, end if length == UNDEFINED else at + length, end)
             found[tag] = Element(vr, data[at:at], items)
             continue
+        if length == UNDEFINED:  # encapsulated pixel data (PS3.5 annex A.4): fragments up to a delimiter
+            start, at = at, _after_fragments(data, at, end)
+            found[tag] = Element(vr, data[start:at])
+            continue
         if at + length > end:
             raise ValueError(f"the element ({group:04X},{number:04X}) is cut off")
         found[tag] = Element(vr, data[at : at + length])
         at += length
     return found, at
+
+
+def fragments(encapsulated: memoryview) -> list[memoryview]:
+    """The fragments of encapsulated pixel data without the offset table, which comes first."""
+    found, at = [], 0
+    while at < len(encapsulated):
+        group, number, length = _delimiter.unpack_from(encapsulated, at)
+        if group << 16 | number != _ITEM:
+            break
+        found.append(encapsulated[at + 8 : at + 8 + length])
+        at += 8 + length
+    return found[1:]
+
+
+def _after_fragments(data: memoryview, at: int, end: int) -> int:
+    while at + 8 <= end:
+        group, number, length = _delimiter.unpack_from(data, at)
+        at += 8
+        if group << 16 | number == _SEQUENCE_END:
+            return at
+        if group << 16 | number != _ITEM:
+            break
+        at += length
+    raise ValueError("encapsulated pixel data do not end")
 
 
 def _items(data: memoryview, at: int, end: int, limit: int) -> tuple[tuple[Item, ...], int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from jpeg_ls import encode_array
 
 from triage_node.results.explicit import element, item, sequence
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from triage_node.study import Mask
 
     MaskOf = Callable[[int], Mask]  # number of a slice -> mask [y, x]
+    Slices = dict[int, npt.NDArray[np.uint8]]  # number of a slice -> its mask as bits
 
 
 def _code(tag: int, value: str, meaning: str) -> bytes:
@@ -34,7 +36,7 @@ _PURPOSE = _code(0x0040A170, "121322", "Source image for image processing operat
 _DERIVATION = _code(0x00089215, "113076", "Segmentation")  # CID 7203
 
 
-def packed(mask_of: MaskOf, depth: int) -> dict[int, npt.NDArray[np.uint8]]:
+def packed(mask_of: MaskOf, depth: int) -> Slices:
     """Slice -> its mask as bits, the first pixel lowest (PS3.5 section 8.1.1), for the slices that have any."""
     found = {}
     for z in range(depth - 1, -1, -1):
@@ -42,6 +44,11 @@ def packed(mask_of: MaskOf, depth: int) -> dict[int, npt.NDArray[np.uint8]]:
         if bits.any():
             found[z] = bits
     return found
+
+
+def places(segments: Sequence[Slices]) -> dict[int, int]:
+    """Slice -> its place in the dimension of positions, from 1, for the slices that any segment reaches."""
+    return {z: place for place, z in enumerate(sorted({z for bits in segments for z in bits}, reverse=True), start=1)}
 
 
 def pixel_data(frames: Sequence[npt.NDArray[np.uint8]], cells: int) -> bytes:
@@ -52,6 +59,20 @@ def pixel_data(frames: Sequence[npt.NDArray[np.uint8]], cells: int) -> bytes:
         pixels = [np.unpackbits(frame, count=cells, bitorder="little") for frame in frames]
         data = np.packbits(np.concatenate(pixels), bitorder="little").tobytes()
     return data + b"\0" * (len(data) % 2)
+
+
+def labelled(segments: Sequence[Slices], z: int, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """[y, x] the number of the segment that each pixel of a slice belongs to, from 1; 0 of none."""
+    labels = np.zeros(shape, np.uint8)
+    for number, bits in enumerate(segments, start=1):
+        if z in bits:
+            labels |= number * np.unpackbits(bits[z], count=labels.size, bitorder="little").reshape(shape)
+    return labels
+
+
+def jpeg_ls(labels: npt.NDArray[np.uint8]) -> bytes:
+    """A frame as a JPEG-LS image, without loss."""
+    return bytes(encode_array(labels))
 
 
 def groups_of(source: Source) -> Callable[[int, tuple[int, ...], int | None], bytes]:

@@ -1,6 +1,7 @@
-"""Masks -> Segmentation objects (PS3.3 A.51), BINARY, on the very grid of the source.
+"""Masks -> Segmentation objects on the very grid of the source: BINARY (PS3.3 A.51) or label maps (PS3.3 A.86).
 
-Lesions in one object and lungs in another: some viewers give up on an object of more than 400 frames.
+Lesions in one object and lungs in another: some viewers give up on an object of more than 400 frames. BINARY objects
+are read everywhere; a label map holds all segments of a slice in one frame and takes a thirtieth of the room.
 """
 
 from __future__ import annotations
@@ -21,21 +22,22 @@ from highdicom.seg import (
 )
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 from triage_node import __version__, codes
 from triage_node.conformance import CT_IMAGE_STORAGE
 from triage_node.results import envelope, frames
 from triage_node.results.explicit import raw_sequence
-from triage_node.study import LEFT_LUNG, NOT_FOR_DIAGNOSTIC_USE, RIGHT_LUNG, Laterality
+from triage_node.study import LABEL_MAPS, LEFT_LUNG, NOT_FOR_DIAGNOSTIC_USE, RIGHT_LUNG, Laterality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydicom.sr.coding import Code
 
-    from triage_node.results.frames import MaskOf
+    from triage_node.results.frames import MaskOf, Slices
     from triage_node.results.source import Source
     from triage_node.study import Findings, Model, ResultIdentity, ResultKind, Volume
 
@@ -106,7 +108,9 @@ LUNGS = (
 )
 
 
-def lesions(volume: Volume, findings: Findings, source: Source, identity: ResultIdentity) -> Dataset | None:
+def lesions(
+    volume: Volume, findings: Findings, source: Source, identity: ResultIdentity, *, label_map: bool = False
+) -> Dataset | None:
     """The lesion object: one segment, or one for each class that the method found; their union is the whole lesion.
 
     None without a lesion voxel, since a segmentation needs at least one frame.
@@ -117,15 +121,17 @@ def lesions(volume: Volume, findings: Findings, source: Source, identity: Result
     else:
         ground_glass, consolidation = LESION_CLASSES
         masks = [(ground_glass, lambda z: found[z] > dense[z]), (consolidation, lambda z: found[z] & dense[z])]
-    return _encode("lesions", masks, volume, findings.model, source, identity)
+    return _encode("lesion map" if label_map else "lesions", masks, volume, findings.model, source, identity)
 
 
-def lungs(volume: Volume, findings: Findings, source: Source, identity: ResultIdentity) -> Dataset | None:
+def lungs(
+    volume: Volume, findings: Findings, source: Source, identity: ResultIdentity, *, label_map: bool = False
+) -> Dataset | None:
     """The lungs object: a segment for every lung that was found, numbered as in `lung_numbers`."""
     labels = findings.lungs
     right, left = LUNGS
     masks = [(right, lambda z: labels[z] == RIGHT_LUNG), (left, lambda z: labels[z] == LEFT_LUNG)]
-    return _encode("lungs", masks, volume, findings.model, source, identity)
+    return _encode("lung map" if label_map else "lungs", masks, volume, findings.model, source, identity)
 
 
 def lung_numbers(findings: Findings) -> dict[int, int]:
@@ -167,6 +173,7 @@ def _encode(
     found = [(segment, bits) for segment, bits in found if bits]
     if not found:
         return None
+    label_map = kind in LABEL_MAPS
     date, time = envelope.moment(source, identity)
     measures = _measures(source, volume)
     sample = np.zeros((1, rows, columns), np.uint8)
@@ -174,7 +181,7 @@ def _encode(
     dataset = Segmentation(
         source_images=[_stand_in(source, volume, measures[0])],
         pixel_array=sample,
-        segmentation_type=SegmentationTypeValues.BINARY,
+        segmentation_type=SegmentationTypeValues.LABELMAP if label_map else SegmentationTypeValues.BINARY,
         segment_descriptions=[_describe(n, s, model, identity) for n, (s, _) in enumerate(found, start=1)],
         series_instance_uid=identity.uid(f"{kind} series"),
         series_number=envelope.KINDS[kind].series_number,
@@ -185,27 +192,45 @@ def _encode(
         software_versions=model.version,
         device_serial_number=identity.ae_title,
         content_description=NOT_FOR_DIAGNOSTIC_USE,
-        content_label="LUNGS" if kind == "lungs" else "LESIONS",
+        content_label="LUNGS" if kind in ("lungs", "lung map") else "LESIONS",
         transfer_syntax_uid=ExplicitVRLittleEndian,
         pixel_measures=deepcopy(measures),
         content_date=date,
         content_time=time,
     )
     _as_in_source(dataset, source, measures, identity.uid(f"{kind} dimensions"))
-    _put_frames(dataset, [bits for _, bits in found], source, rows * columns)
     envelope.stamp(dataset, kind, source, identity, model)
+    segments = [bits for _, bits in found]
+    if label_map:
+        _put_label_map(dataset, segments, source, (rows, columns))
+    else:
+        _put_frames(dataset, segments, source, rows * columns)
     return dataset
 
 
-def _put_frames(dataset: Dataset, segments: list[dict[int, npt.NDArray[np.uint8]]], source: Source, cells: int) -> None:
-    """The frames of every segment, slice -> bits, in place of those that are there."""
-    places = {z: index for index, z in enumerate(sorted({z for bits in segments for z in bits}, reverse=True), start=1)}
+def _put_frames(dataset: Dataset, segments: list[Slices], source: Source, cells: int) -> None:
+    """The frames of every segment in place of those that are there."""
+    places = frames.places(segments)
     group_of = frames.groups_of(source)
     groups = [group_of(z, (n, places[z]), n) for n, bits in enumerate(segments, start=1) for z in bits]
     dataset[Tag("PerFrameFunctionalGroupsSequence")] = raw_sequence("PerFrameFunctionalGroupsSequence", groups)
     dataset.NumberOfFrames = len(groups)
     dataset.PixelData = frames.pixel_data([frame for bits in segments for frame in bits.values()], cells)
     dataset["PixelData"].VR = "OB"
+
+
+def _put_label_map(dataset: Dataset, segments: list[Slices], source: Source, shape: tuple[int, int]) -> None:
+    """One frame for each slice, the segments' numbers its pixel values, compressed by JPEG-LS without loss."""
+    places = frames.places(segments)
+    group_of = frames.groups_of(source)
+    groups = [group_of(z, (place,), None) for z, place in places.items()]
+    dataset[Tag("PerFrameFunctionalGroupsSequence")] = raw_sequence("PerFrameFunctionalGroupsSequence", groups)
+    dataset.NumberOfFrames = len(groups)
+    dataset.PixelData = encapsulate([frames.jpeg_ls(frames.labelled(segments, z, shape)) for z in places])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset["PixelPaddingValue"].VR = "US"
+    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
 
 
 def _stand_in(source: Source, volume: Volume, measures: Dataset) -> Dataset:
