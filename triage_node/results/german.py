@@ -60,7 +60,6 @@ _MEANINGS = (
     (codes.SUMMARY, "Zusammenfassung"),
     (codes.COMMENT, "Bemerkung"),
     (codes.SERIES_INSTANCE_UID, "Series Instance UID"),
-    (codes.SERIES_DESCRIPTION, "Beschreibung der Serie"),
     (codes.ENGLISH, "Englisch"),
     (codes.GERMAN, "Deutsch"),
     # whether it was analysed
@@ -108,6 +107,8 @@ _MEANINGS = (
     (codes.SUPERSEDED["lungs"], "Ersetzte Segmentierung der Lungen"),
     (codes.SUPERSEDED["overview"], "Ersetztes Übersichtsbild"),
     (codes.SUPERSEDED["report"], "Ersetzter Bericht"),
+    (codes.SUPERSEDED["lesion map"], "Ersetzte Labelkarte der Läsionen"),
+    (codes.SUPERSEDED["lung map"], "Ersetzte Labelkarte der Lungen"),
     # why something was not analysed
     (codes.REASONS[Reason.NOT_CT], "Keine CT-Bilder"),
     (codes.REASONS[Reason.LOCALIZER], "Übersichtsaufnahme"),

@@ -103,12 +103,11 @@ def not_analysed(
         )
     ]
     for number, entry in enumerate(passed_over, start=1):
-        what = [Item(_CONTAINS, codes.SERIES_INSTANCE_UID, Uid(entry.series_instance_uid))]
-        if entry.description.strip():
-            what.append(_text(codes.SERIES_DESCRIPTION, entry.description))
         why = [_comment(entry.not_analysed.words, *_english(wording))] if entry.not_analysed.words else []
         uid = f"series {entry.series_instance_uid}"
-        content = [*_refused(entry.not_analysed), *what]
+        # Its description is free text of the source, which may hold anything: the UID says which series it is
+        which = Item(_CONTAINS, codes.SERIES_INSTANCE_UID, Uid(entry.series_instance_uid))
+        content = [*_refused(entry.not_analysed), which]
         groups.append(_group(f"Series {number}", uid, identity, wording, content, why))
     head = [
         _comment(wording.sentence(Sentence.CAUTION)),

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
     from triage_node.study import Instance, Volume
 
-# Patient and General Study attributes (PS3.3 C.7.1.1, C.7.2.1) that tie a result to its study. The first seven are
-# type 2: present, if need be empty. An identifier is copied as it is: a shortened one would be another patient's.
+# All that a result takes from its source beside UIDs and geometry: nothing else is read from the header, so that it
+# cannot get into a result. First what PS3.3 C.7.1.1 and C.7.2.1 ask for (type 2: present, if need be empty), which
+# ties a result to its patient and study. An identifier is copied as it is: a shortened one would be another patient's.
 TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
     "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
 )  # fmt: skip
-OPTIONAL = (
-    "IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod", "StudyDescription",
-    "TimezoneOffsetFromUTC",
-)  # fmt: skip
+# Then what the former would say something else without: whose number Patient ID is (C.7.1.1), and in which zone study
+# date and time are told (C.12.1).
+OPTIONAL = ("IssuerOfPatientID", "TimezoneOffsetFromUTC")
 
 _DATE = re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
@@ -44,7 +44,6 @@ _VALID = {
     "PatientSex": re.compile("[MFO]"),
     "StudyDate": _DATE,
     "StudyTime": _TIME,
-    "PatientIdentityRemoved": re.compile("YES|NO"),
     "TimezoneOffsetFromUTC": re.compile(r"[+-](0\d|1[0-4])[0-5]\d"),
 }
 NOWHERE = StoredPlace(position="", orientation="", pixel_spacing="", thickness="")
@@ -123,9 +122,6 @@ def _identity(header: Dataset) -> Dataset:
         value = _value(header, keyword)
         if value or keyword in TYPE_2:
             _set(identity, keyword, value)
-    if identity.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethod" not in identity:
-        # Type 1C beside YES (PS3.3 table C.7-1): the code sequence that may stand for it is not taken over
-        _set(identity, "DeidentificationMethod", "not stated by the source")
     return identity
 
 
@@ -135,7 +131,7 @@ def _set(dataset: Dataset, keyword: str, value: object) -> None:
     dataset.add(DataElement(tag, dictionary_VR(tag), value, validation_mode=pydicom_config.IGNORE))
 
 
-def _value(header: Dataset, keyword: str) -> str | list[str] | PersonName:
+def _value(header: Dataset, keyword: str) -> str | PersonName:
     """The attribute as Unicode; empty where it is absent or no value of its representation."""
     try:
         with quiet():
@@ -147,10 +143,6 @@ def _value(header: Dataset, keyword: str) -> str | list[str] | PersonName:
     texts = [text for text in texts if text]
     if not texts or (keyword in _VALID and not _VALID[keyword].fullmatch(texts[0])):
         return ""
-    if keyword == "DeidentificationMethod":
-        return [text[:64] for text in texts]
-    if keyword == "StudyDescription":
-        return texts[0][:64]
     return PersonName(texts[0]) if dictionary_VR(keyword) == "PN" else texts[0]
 
 
