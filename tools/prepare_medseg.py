@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from annotations import nifti
 from annotations.unusable import Unusable
-from prepare_shared import ASSUMED_LUNGS_MM, ASSUMED_SLICE_MM, SAME_PATIENT, WITHOUT_CLASSES
 from training import layout, preparation, published
 from training.layout import StudyCard
 from training.preparation import Arrays, Made, ToPrepare
@@ -27,7 +26,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LICENCE = "CC0 as published; the Radiopaedia images CC BY-NC-SA 3.0"
-PATIENTS = {**SAME_PATIENT, "medseg_3": SAME_PATIENT["medseg_2"]}
+ASSUMED_LUNGS_MM = 270.0  # what the lungs of a slice span; the slices give no pixel size
+ASSUMED_SLICE_MM = 6.0  # single slices have no spacing along z; nothing depends on it
+WITHOUT_CLASSES = ("medseg_6", "medseg_7")  # annotated with one class only
+
+# The same patients under another annotator, found by correlating the slices of both sets (0.97 to 0.995 for the
+# pairs, at most 0.87 for all others).
+PATIENTS = {
+    "medseg_1": "radiopaedia_7_85703",
+    "medseg_2": "radiopaedia_10_85902",
+    "medseg_3": "radiopaedia_10_85902",
+    "medseg_4": "radiopaedia_4_85506",
+    "medseg_5": "radiopaedia_27_86410",
+    "medseg_6": "radiopaedia_29",
+    "medseg_7": "radiopaedia_29",
+    "medseg_8": "radiopaedia_36_86526",
+    "medseg_9": "radiopaedia_40_86625",
+}
 GROUND_GLASS, CONSOLIDATION, EFFUSION = 1, 2, 3  # effusion lies outside the lungs and is no lesion of them
 ASSUMED_PIXEL_MM = 0.7  # of a slice without a lung mask; the pictures were cropped and scaled by hand
 PIXEL_LIMITS_MM = (0.5, 1.0)
@@ -74,21 +89,33 @@ def _volume(data: Path, path: Path, name: str) -> Made:
     scan = nifti.scan(path)
     lungs = nifti.labels(published.nifti(published.folder(data, "rp_lung_msk"), stem), scan)
     lesions = nifti.labels(published.nifti(published.folder(data, "rp_msk"), stem), scan)
-    spacing = scan.pixel_spacing_mm
+    return volume_study(name, scan.hounsfield, lungs, lesions, scan.spacing_zyx_mm)
+
+
+def volume_study(
+    name: str,
+    hounsfield: npt.NDArray[np.int16],
+    lungs: npt.NDArray[np.uint8],
+    lesions: npt.NDArray[np.uint8],
+    spacing_zyx_mm: tuple[float, float, float],
+    licence: str = LICENCE,
+) -> Made:
+    """One of the nine volumes; arrays [z, y, x] in patient order. Raises Unusable for a label that nobody knows."""
+    spacing = spacing_zyx_mm[1:]
     card = StudyCard(
         patient=PATIENTS[name],
         source="medseg_9",
-        licence=LICENCE,
+        licence=licence,
         covid=True,
         healthy=False,
         classes=name not in WITHOUT_CLASSES,
-        spacing_zyx_mm=(scan.spacing_zyx_mm[0], 2.0, 2.0),
+        spacing_zyx_mm=(spacing_zyx_mm[0], 2.0, 2.0),
         exact_hounsfield=False,
         lungs_by="radiologist",
         lesions_by="radiologist",
     )
     arrays: Arrays = {
-        "hounsfield": layout.images_on_grid(scan.hounsfield, spacing),
+        "hounsfield": layout.images_on_grid(hounsfield, spacing),
         "lungs": layout.labels_on_grid((lungs > 0).astype(np.uint8), spacing),
         "lesions": layout.labels_on_grid(_lesions(lesions), spacing),
     }
@@ -111,13 +138,25 @@ def _slices(data: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray
 def _slice(data: Path, index: int) -> Made:
     images, lesions, lungs = _slices(data)
     lung = None if lungs is None or not lungs[index].any() else (lungs[index] > 0).astype(np.uint8)
-    spacing = (_pixel_mm(lung),) * 2
     hounsfield = np.clip(np.rint(images[index]), slices.LEAST_HU, slices.MOST_HU).astype(np.int16)
-    labels = np.rint(lesions[index]).astype(np.uint8)
+    return slice_study(hounsfield, lung, np.rint(lesions[index]).astype(np.uint8), _pixel_mm(lung))
+
+
+def slice_study(
+    hounsfield: npt.NDArray[np.int16],
+    lung: npt.NDArray[np.uint8] | None,
+    labels: npt.NDArray[np.uint8],
+    pixel_mm: float,
+    *,
+    patient: str = "medseg_100",
+    licence: str = LICENCE,
+) -> Made:
+    """One of the hundred slices; arrays [y, x]. Raises Unusable for a label that nobody knows."""
+    spacing = (pixel_mm, pixel_mm)
     card = StudyCard(
-        patient="medseg_100",
+        patient=patient,
         source="medseg_100",
-        licence=LICENCE,
+        licence=licence,
         covid=True,
         healthy=False,
         classes=True,

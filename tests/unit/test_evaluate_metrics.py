@@ -10,7 +10,7 @@ import pytest
 from annotations import volumes
 from annotations.unusable import Unusable
 from evaluation import agreement, bootstrap, summary
-from evaluation.cases import Case, Drawn, framed, imaged, repeated, sides_of
+from evaluation.cases import Case, Drawn, framed, repeated, sides_of
 from evaluation.figures import figures
 from evaluation.overlap import overlap
 from evaluation.summary import Scan
@@ -145,7 +145,7 @@ def test_figures_of_one_scan() -> None:
 
 def test_only_what_was_imaged_counts_in_fractions() -> None:
     boxes = np.array([[0, 2, 0, 4], [0, 0, 0, 0]])  # the second slice is filler
-    values, _ = figures(*drawn_and_found(counted=imaged(boxes, (2, 2, 4))), SETTINGS)
+    values, _ = figures(*drawn_and_found(counted=volumes.imaged(boxes, (2, 2, 4))), SETTINGS)
     assert values["expert_fraction"] == 2 / 8
     assert values["predicted_fraction"] == 4 / 8
     assert values["fraction_mae"] == values["fraction_bias"] == 0.25

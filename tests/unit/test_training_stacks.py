@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,22 +14,11 @@ from tests import training_cases
 from tests.training_cases import LESION_HU, LUNG_HU, study
 
 
-def whole(of: training_cases.TrainingStudy) -> Stack:
-    return Stack(
-        hounsfield=of.hounsfield.astype(np.float32),
-        lungs=of.lungs,
-        lesions=of.lesions,
-        valid=np.ones(of.hounsfield.shape, dtype=np.bool_),
-        covid=of.card.covid,
-        classes=False,
-    )
-
-
 def test_a_twin_has_healthy_lung_where_the_lesion_was_and_is_the_same_elsewhere() -> None:
     ill = study(0, covid=True, lesion=True)
     assert ill.lesions is not None
     assert ill.lungs is not None
-    twin = batches.healthy_twin(whole(ill), np.random.default_rng(0))
+    twin = batches.healthy_twin(batches.whole(ill), np.random.default_rng(0))
     assert twin is not None
     assert twin.covid is False
     assert twin.lesions is not None
@@ -43,22 +34,15 @@ def test_a_twin_has_healthy_lung_where_the_lesion_was_and_is_the_same_elsewhere(
 
 def test_there_is_no_twin_without_a_lesion_or_without_healthy_lung() -> None:
     well = study(1, covid=False, lesion=False)
-    assert batches.healthy_twin(whole(well), np.random.default_rng(0)) is None
-    ill = whole(study(0, covid=True, lesion=True))
+    assert batches.healthy_twin(batches.whole(well), np.random.default_rng(0)) is None
+    ill = batches.whole(study(0, covid=True, lesion=True))
     assert ill.lungs is not None
-    drowned = Stack(
-        hounsfield=ill.hounsfield,
-        lungs=ill.lungs,
-        lesions=ill.lungs.astype(np.uint8),
-        valid=ill.valid,
-        covid=True,
-        classes=False,
-    )
+    drowned = replace(ill, lesions=ill.lungs.astype(np.uint8))
     assert batches.healthy_twin(drowned, np.random.default_rng(0)) is None
 
 
 def test_a_sham_leaves_class_and_lesions_but_not_its_healthy_places() -> None:
-    ill = whole(study(0, covid=True, lesion=True))
+    ill = batches.whole(study(0, covid=True, lesion=True))
     changed = batches.sham(ill, np.random.default_rng(2))
     assert ill.lesions is not None
     assert changed.covid is True
@@ -69,7 +53,7 @@ def test_a_sham_leaves_class_and_lesions_but_not_its_healthy_places() -> None:
 
 
 def test_a_transplant_puts_lesions_into_lungs_alone() -> None:
-    into, donor = whole(study(5, covid=False, lesion=False)), whole(study(0, covid=True, lesion=True))
+    into, donor = batches.whole(study(5, covid=False, lesion=False)), batches.whole(study(0, covid=True, lesion=True))
     result = batches.transplanted(into, donor)
     assert result.lesions is not None
     assert into.lungs is not None
@@ -99,7 +83,7 @@ def test_truth_is_unknown_outside_the_imaged_part_and_outside_lesions_for_consol
     assert ill.lesions is not None
     two = ill.lesions.copy()
     two[:, :45] *= 2
-    stack = whole(ill)
+    stack = batches.whole(ill)
     valid = stack.valid.copy()
     valid[:, :, :20] = False
     known = Stack(hounsfield=stack.hounsfield, lungs=stack.lungs, lesions=two, valid=valid, covid=True, classes=True)
@@ -117,7 +101,7 @@ def test_truth_is_unknown_outside_the_imaged_part_and_outside_lesions_for_consol
 
 
 def test_what_nobody_drew_is_nan() -> None:
-    ill = whole(study(0, covid=True, lesion=True))
+    ill = batches.whole(study(0, covid=True, lesion=True))
     blank = Stack(hounsfield=ill.hounsfield, lungs=None, lesions=None, valid=ill.valid, covid=None, classes=False)
     batch = batches.collate([blank], ["unmasked"], (64, 64), augmentation.Augmentation(), np.random.default_rng(0))
     assert torch.isnan(batch.lesions).all()

@@ -1,4 +1,4 @@
-"""Arrays that came from no DICOM series as volumes, for what takes a volume."""
+"""Arrays that came from no DICOM series as volumes, for what takes a volume; and which part of them was imaged."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from triage_node.study import Instance, SeriesKey, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from triage_node.study import Mask
 
 NOWHERE = Instance(
     sop_instance_uid="",
@@ -37,3 +39,11 @@ def placed(hounsfield: npt.NDArray[np.int16], affine_lps_mm: npt.NDArray[np.floa
         slice_positions_mm=affine_lps_mm[:3, 3] + steps * affine_lps_mm[:3, 2],
         instances=(NOWHERE,) * len(hounsfield),
     )
+
+
+def imaged(boxes: npt.NDArray[np.integer], shape: tuple[int, ...]) -> Mask:
+    """[z, y, x] True inside row0, row1, col0, col1 of every slice: what was imaged, outside lies filler."""
+    inside = np.zeros(shape, dtype=np.bool_)
+    for plane, (top, bottom, first, beyond) in zip(inside, boxes, strict=True):
+        plane[top:bottom, first:beyond] = True
+    return inside

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from annotations import volumes
 from annotations.unusable import Unusable
-from prepare_shared import SAME_PATIENT
+from prepare_medseg import PATIENTS
 
 from evaluation.cases import (
     ASSUMED_CHEST_MM,
@@ -28,14 +28,15 @@ from evaluation.cases import (
     Group,
     classes_of,
     framed,
-    imaged,
     repeated,
 )
 from evaluation.naming import patient_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from evaluation.cases import Kind
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -63,34 +64,31 @@ def cases(path: Path, names: frozenset[str]) -> Iterator[Case]:
     if "hounsfield" in names:
         yield _training_case(path)
     elif "hu" in names and "slice_index" in names:
-        patient, others = patient_of(path.stem)
-        yield Case(
-            name=path.stem,
-            source="covid_ct_seg",
-            kind="stack",
-            read=partial(_stack, path),
-            patient=patient,
-            names=others,
-            group="covid",
-        )
+        yield _of_covid(path, path.stem, source="covid_ct_seg", kind="stack", read=_stack)
     elif "hu_approx" in names and _spacing_name(names) is not None:
-        # some of these volumes are the patients of COVID-19-CT-Seg, drawn by other experts
-        patient, others = patient_of(SAME_PATIENT.get(path.stem, path.stem))
-        yield Case(
-            name=path.stem,
-            source="medseg_9",
-            kind="series",
-            read=partial(_medseg_volume, path),
-            patient=patient,
-            names=(*others, f"medseg_9/{path.stem}"),
-            group="covid",
-        )
+        # these volumes are patients of COVID-19-CT-Seg, drawn by other experts
+        scan = PATIENTS.get(path.stem, path.stem)
+        yield _of_covid(path, scan, source="medseg_9", kind="series", read=_medseg_volume)
     elif "hu_approx" in names:
         yield from _slices(path, "hu_approx")
     elif "hu" in names and "name" in names:
         yield from _slices(path, "hu")
     else:
         raise Unusable(f"its arrays {', '.join(sorted(names))} are none of the known layouts")
+
+
+def _of_covid(path: Path, scan: str, *, source: str, kind: Kind, read: Callable[[Path], Drawn]) -> Case:
+    """A file of a set that shows COVID-19 alone; `scan` is the name by which the patient is known."""
+    patient, others = patient_of(scan)
+    return Case(
+        name=path.stem,
+        source=source,
+        kind=kind,
+        read=partial(read, path),
+        patient=patient,
+        names=(*others, f"{source}/{path.stem}"),
+        group="covid",
+    )
 
 
 def masks_of(path: Path) -> Arrays:
@@ -139,7 +137,7 @@ def _stack(path: Path) -> Drawn:
         volume=volumes.in_patient_order(hounsfield, (max(1.0, ASSUMED_CHEST_MM / (last + 1)), *pixel_mm)),
         **_lungs(arrays),
         **_lesions(arrays),
-        counted=None if boxes is None else imaged(boxes, hounsfield.shape),
+        counted=None if boxes is None else volumes.imaged(boxes, hounsfield.shape),
         in_ml=False,
         remarks=("the distance of the slices is unknown: fractions alone are measured",),
     )
@@ -176,7 +174,7 @@ def _slices(path: Path, image: str) -> Iterator[Case]:
             volume=volumes.in_patient_order(mine[image], (1.0, *ASSUMED_PIXEL_MM)),
             **_lungs(mine),
             **_lesions(mine),
-            counted=None if boxes is None else imaged(boxes, mine[image].shape),
+            counted=None if boxes is None else volumes.imaged(boxes, mine[image].shape),
             in_ml=False,
             remarks=("the attenuations of this slice are unreliable",) if unreliable else (),
         )
@@ -241,7 +239,7 @@ def _training(path: Path, card: dict[str, Any]) -> Drawn:
         ),
         **_lungs(arrays),
         **extra,
-        counted=None if boxes is None else imaged(boxes, arrays["hounsfield"].shape),
+        counted=None if boxes is None else volumes.imaged(boxes, arrays["hounsfield"].shape),
         in_ml=contiguous and "spacing_zyx_mm" in card,
         remarks=tuple(remarks),
     )

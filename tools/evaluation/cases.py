@@ -105,14 +105,6 @@ def classes_of(labels: npt.NDArray[np.uint8], *, told: bool | None = None) -> tu
     return glass | consolidation, consolidation if told else None
 
 
-def imaged(boxes: npt.NDArray[np.integer], shape: tuple[int, ...]) -> Mask:
-    """[z, y, x] True inside row0, row1, col0, col1 of every slice: what was imaged, outside lies filler."""
-    inside = np.zeros(shape, dtype=np.bool_)
-    for plane, (top, bottom, first, beyond) in zip(inside, boxes, strict=True):
-        plane[top:bottom, first:beyond] = True
-    return inside
-
-
 def framed(drawn: Drawn) -> Drawn:
     """Put tissue where nothing was imaged, and 10 mm of tissue and 10 mm of air around a crop.
 

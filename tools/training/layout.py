@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from annotations import volumes
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nets import slices
@@ -97,18 +98,14 @@ def _read(path: Path, card: StudyCard) -> TrainingStudy:
     for key in ("lungs", "lesions"):
         if key in arrays and arrays[key].shape != hounsfield.shape:
             raise LayoutError(f"{path}: {key} is {arrays[key].shape}, hounsfield is {hounsfield.shape}")
-    valid = None
-    if "valid_box" in arrays:
-        valid = np.zeros(hounsfield.shape, dtype=np.bool_)
-        for z, (row0, row1, column0, column1) in enumerate(arrays["valid_box"]):
-            valid[z, row0:row1, column0:column1] = True
+    boxes = arrays.get("valid_box")
     return TrainingStudy(
         name=path.stem,
         card=card,
         hounsfield=hounsfield,
         lungs=arrays["lungs"].astype(np.bool_) if "lungs" in arrays else None,
         lesions=arrays.get("lesions"),
-        valid=valid,
+        valid=None if boxes is None else volumes.imaged(boxes, hounsfield.shape),
     )
 
 
