@@ -230,6 +230,32 @@ def requeue(
 
 
 @app.command()
+def reanalyze(
+    uid: Annotated[str | None, typer.Argument(help="Study Instance UID.", metavar="[UID]")] = None,
+    config_path: ConfigOption = DEFAULT_CONFIG,
+    every: Annotated[bool, typer.Option("--all", help="Every study that has an answer.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also where the same model would judge the same way.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Judge a study again on unchanged images where model or configuration are others now; exit 1 if it is unknown.
+
+    The new answer supersedes the old one in every archive that has it. New studies go first.
+    """
+    from triage_node import reanalysis
+
+    if every == (uid is not None):
+        raise typer.BadParameter("give either a Study Instance UID or --all")
+    settings = _settings(config_path, "reanalyze")
+    outcomes = reanalysis.queue(_journal(settings), settings, uid, force=force)
+    if json:
+        terminal.print_json(outcomes)
+    else:
+        typer.echo(reanalysis.sentence(outcomes))
+    if uid is not None and outcomes["unknown"]:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def mark(
     uid: Annotated[str, typer.Argument(help="Study Instance UID.", metavar="UID")],
     state: Annotated[ReadingState, typer.Argument(help="Where its reading stands.")],

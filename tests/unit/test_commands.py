@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,8 +16,8 @@ import typer
 from tests import filed
 from tests.running import free_port
 from triage_node import __main__ as command_line
-from triage_node import config, inference, logbook, node, threshold
-from triage_node.journal import Journal, circuits, outbox, queue
+from triage_node import analyst, config, inference, logbook, node, threshold
+from triage_node.journal import Journal, circuits, outbox, queue, succession
 from triage_node.phantom import PhantomSpec
 from triage_node.phantom_dicom import write_study
 from triage_node.study import Model, OperatingPoint
@@ -92,7 +93,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 
 
 def test_the_commands_are_those_of_the_design_and_mark() -> None:
-    named = "serve demo analyze send worklist status study logs requeue mark echo check-config conformance"
+    named = "serve demo analyze send worklist status study logs requeue reanalyze mark echo check-config conformance"
     assert {name for name, command in COMMANDS.items() if not command.hidden} == set(named.split())
 
 
@@ -174,6 +175,43 @@ def test_before_the_node_was_started_there_is_nothing_to_read(arguments, run, co
 def test_there_is_no_log_before_the_node_was_started(run, config_file: Path) -> None:
     answer = run("logs", "--config", config_file)
     assert (answer.status, answer.errors.startswith("no log in ")) == (1, True)
+
+
+def test_a_study_is_judged_again_where_model_or_configuration_are_others(run, filled: Path) -> None:
+    arguments = ("--config", filled, "--json")
+    assert run("reanalyze", "9.9", *arguments).json["unknown"] == ["9.9"]
+    assert run("reanalyze", "9.9", *arguments).status == 1
+    assert run("reanalyze", STUDY, *arguments).json["queued"] == [STUDY]  # it was judged by a model without a name
+    assert run("reanalyze", STUDY, *arguments).json["pending"] == [STUDY]
+    assert run("reanalyze", "--config", filled).status == 2
+    assert run("reanalyze", STUDY, "--all", "--config", filled).status == 2
+
+
+def test_what_would_judge_the_same_way_is_left_alone_unless_it_is_forced(run, filled: Path) -> None:
+    settings = config.load(filled)
+    journal = Journal(settings.state_dir, "analyst")
+    judge = analyst.judge_digest(inference.load(settings.analysis).model, settings)
+    with journal.writing() as database:
+        database.conn.execute(
+            "update results set identity_json = json_set(identity_json, '$.model_digest', ?)", (judge,)
+        )
+    journal.close()
+    answer = run("reanalyze", "--all", "--config", filled)
+    assert (answer.status, "1 unchanged: judged by this very model" in answer.output) == (0, True)
+    assert run("reanalyze", "--all", "--force", "--config", filled, "--json").json["queued"] == [STUDY]
+
+
+def test_a_node_that_runs_with_another_model_must_be_restarted_first(run, filled: Path) -> None:
+    settings = config.load(filled)
+    journal = Journal(settings.state_dir, "analyst")
+    succession.note_judge(journal, "another", time.time())
+    journal.close()
+    assert run("reanalyze", STUDY, "--config", filled).status == 0
+    lock = node.StateLock(settings.state_dir)
+    answer = run("reanalyze", "--all", "--config", filled)
+    assert answer.status == 1
+    assert "restart the node" in answer.errors
+    os.close(lock.fd)
 
 
 def test_what_was_given_up_is_listed_and_stays_until_it_is_requeued(run, filled: Path) -> None:
