@@ -172,13 +172,16 @@ def node(folder: Path, **options: Any) -> Iterator[Node]:
 
 
 @contextmanager
-def storescp(program: str, folder: Path, port: int, ae_title: str = "PACS") -> Iterator[Path]:
-    """DCMTK's storescp; yields the folder in which it puts what it gets, a file named by SOP Instance UID each."""
+def storescp(program: str, folder: Path, port: int, ae_title: str = "PACS", *, accept: str = "+xa") -> Iterator[Path]:
+    """DCMTK's storescp; yields the folder in which it puts what it gets, a file named by SOP Instance UID each.
+
+    `accept` is its option for transfer syntaxes: "+xa" all that it knows, "+x=" the uncompressed ones.
+    """
     received = folder / "received"
     received.mkdir(parents=True, exist_ok=True)
     with (folder / "storescp.log").open("wb") as log:
         process = subprocess.Popen(
-            [program, "-v", "-aet", ae_title, "-od", str(received), "-uf", "+xa", str(port)],
+            [program, "-v", "-aet", ae_title, "-od", str(received), "-uf", accept, str(port)],
             env={**os.environ, "TCP_NODELAY": "1"},
             stdout=log,
             stderr=log,

@@ -107,8 +107,15 @@ def _judge(
     )
     progress("writing results", 0.8)
     identity = _identity(study.study_instance_uid, series.digest, method, settings, occasion)
-    language = settings.results.language
-    return identity, assessment, results.judged(ct, findings, assessment, identity, language=language)
+    objects = results.judged(
+        ct,
+        findings,
+        assessment,
+        identity,
+        language=settings.results.language,
+        label_maps=any(destination.segmentations != "binary" for destination in settings.destinations),
+    )
+    return identity, assessment, objects
 
 
 def refuse(

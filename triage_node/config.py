@@ -223,6 +223,10 @@ class DestinationSection(Section):
     """TCP port."""
     send: tuple[ResultChoice, ...] = ("lesions", "lungs", "report", "overview")
     """Which kinds of object."""
+    segmentations: Literal["binary", "label map", "both"] = "binary"
+    """How lesions and lungs are sent; BINARY instead of label maps to a destination that takes none."""
+    deflated: bool = False
+    """Send segmentations deflated to a destination that accepts the transfer syntax."""
     storage_commitment: bool = False
     """Ask for storage commitment after each delivery; who reports must be among intake.peers."""
     commitment_wait_s: Seconds = 5.0

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLSLossless,
+)
 from pynetdicom import ALL_TRANSFER_SYNTAXES
 from pynetdicom.presentation import AllStoragePresentationContexts
 
@@ -52,7 +58,7 @@ class Service:
     opened_by: Opener
     purpose: Purpose
     transfer_syntaxes: tuple[str, ...]
-    when: str = ""  # the key of the configuration that it needs; empty: always
+    when: str = ""  # what the configuration must say for it; empty: always
 
     @property
     def is_reversed(self) -> bool:
@@ -70,6 +76,7 @@ class Accepted:
     peer_may_be_scp: bool
 
 
+DEFLATED = str(DeflatedExplicitVRLittleEndian)
 UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 # A compressed image is filed as it comes. Of what a peer offers in one context the first of these is taken: Explicit VR
 # first, since Implicit VR loses the VRs of private elements.
@@ -110,17 +117,24 @@ SERVICES: tuple[Service, ...] = (
         name="Every other Storage SOP Class of PS3.4 table B.5-1",
         sop_class_uid=EVERY_STORAGE,
         transfer_syntaxes=EVERY_SYNTAX,
-        when="intake.keep_other_sop_classes",
+        when="intake.keep_other_sop_classes = true",
         **_INTAKE,
     ),
     Service(
         name="Segmentation Storage", sop_class_uid=SEGMENTATION_STORAGE, transfer_syntaxes=UNCOMPRESSED, **_DELIVERY
     ),
     Service(
+        name="Segmentation Storage, deflated",
+        sop_class_uid=SEGMENTATION_STORAGE,
+        transfer_syntaxes=(DEFLATED,),
+        when="destinations.deflated = true",
+        **_DELIVERY,
+    ),
+    Service(
         name="Label Map Segmentation Storage",
         sop_class_uid=LABEL_MAP_SEGMENTATION_STORAGE,
         transfer_syntaxes=(str(JPEGLSLossless),),
-        when="destinations.segmentations",
+        when='destinations.segmentations = "label map"',
         **_DELIVERY,
     ),
     Service(
@@ -143,7 +157,7 @@ SERVICES: tuple[Service, ...] = (
             opened_by=opener,
             purpose=Purpose.COMMITMENT,
             transfer_syntaxes=UNCOMPRESSED,
-            when="destinations.storage_commitment" if opener is Opener.NODE else "",
+            when="destinations.storage_commitment = true" if opener is Opener.NODE else "",
         )
         for opener in Opener  # the request and its report; the report may come on an association of its own
     ),
@@ -154,7 +168,7 @@ SERVICES: tuple[Service, ...] = (
         opened_by=Opener.NODE,
         purpose=Purpose.READ_BACK,
         transfer_syntaxes=UNCOMPRESSED,
-        when="destinations.read_back",
+        when="destinations.read_back = true",
     ),
     Service(
         name="Verification",
@@ -211,10 +225,8 @@ def offer(purpose: Purpose, sop_class_uid: str, transfer_syntax: str | None = No
     With the `transfer_syntax` of a file only what it can travel in without being decoded. Raises DeliveryFailed when
     the table has no such row.
     """
-    row = next(
-        (row for row in services(Role.SCU, purpose) if row.sop_class_uid in (sop_class_uid, EVERY_STORAGE)), None
-    )
-    syntaxes: tuple[str, ...] = () if row is None else row.transfer_syntaxes
+    rows = [row for row in services(Role.SCU, purpose) if row.sop_class_uid in (sop_class_uid, EVERY_STORAGE)]
+    syntaxes = tuple(syntax for row in rows for syntax in row.transfer_syntaxes)
     if transfer_syntax is not None:
         # The default transfer syntax must be offered along with another uncompressed one (PS3.5 section 10.1)
         alike = UNCOMPRESSED if transfer_syntax in UNCOMPRESSED else (transfer_syntax,)
@@ -230,7 +242,7 @@ def statement() -> str:
     head = ("Service", "SOP class UID", "Role", "Association by", "Transfer syntaxes", "Used for")
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
     for service in SERVICES:
-        used = service.purpose + (f", with `{service.when} = true`" if service.when else "")
+        used = service.purpose + (f", with `{service.when}`" if service.when else "")
         uid = "" if service.sop_class_uid == EVERY_STORAGE else service.sop_class_uid
         cells = (service.name, uid, service.role, service.opened_by, _words(service), used)
         lines.append("| " + " | ".join(cells).replace("|  |", "| |") + " |")

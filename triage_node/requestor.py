@@ -15,8 +15,10 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pydicom
 from pydicom.errors import InvalidDicomError
-from pynetdicom import AE, _config
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pynetdicom import AE, _config, build_context
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
@@ -27,6 +29,8 @@ from triage_node.errors import DeliveryFailed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from pydicom.dataset import Dataset
 
 MAXIMUM_PDU_BYTES = 131_072
 
@@ -103,8 +107,8 @@ def associate(
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = timeout_s
     ae.network_timeout = max(timeout_s, idle_s)
     ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
-    for sop_class_uid, syntaxes in contexts:
-        ae.add_requested_context(sop_class_uid, list(syntaxes))
+    # not ae.add_requested_context: it makes one context of two for the same abstract syntax
+    ae.requested_contexts = [build_context(sop_class_uid, list(syntaxes)) for sop_class_uid, syntaxes in contexts]
     try:
         association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
     except OSError as error:  # the host has no address
@@ -160,7 +164,7 @@ def store(association: Association, path: Path, sop_class_uid: str, kind: str) -
     if sop_class_uid not in {str(context.abstract_syntax) for context in association.accepted_contexts}:
         raise DeliveryFailed(f"the destination accepts no such object ({kind}, SOP class {sop_class_uid})", retry=False)
     try:
-        answer = association.send_c_store(path)
+        answer = association.send_c_store(_deflated(path) if _takes_deflated(association, sop_class_uid) else path)
     except (ValueError, AttributeError, InvalidDicomError) as error:
         raise DeliveryFailed(f"the {kind} object cannot be sent: {error}", retry=True) from error
     except (RuntimeError, OSError) as error:
@@ -171,3 +175,18 @@ def store(association: Association, path: Path, sop_class_uid: str, kind: str) -
     severity, meaning = STORAGE_SERVICE_CLASS_STATUS.get(status, ("Unknown", ""))
     comment = str(answer.get("ErrorComment", ""))
     return status, ", ".join(text for text in (f"0x{status:04X} {severity}", meaning, comment) if text)
+
+
+def _takes_deflated(association: Association, sop_class_uid: str) -> bool:
+    """Whether the peer has accepted Deflated Explicit VR Little Endian, which is offered only where it is wanted."""
+    return any(
+        context.abstract_syntax == sop_class_uid and context.transfer_syntax[0] == DeflatedExplicitVRLittleEndian
+        for context in association.accepted_contexts
+    )
+
+
+def _deflated(path: Path) -> Dataset:
+    """The data set of a file as it is sent deflated (PS3.5 section A.5)."""
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    return dataset

@@ -258,6 +258,8 @@ def associate(ae_title: str, destination: DestinationSection, objects: Mapping[O
     contexts = []
     for sop_class_uid, syntax in sorted({(outgoing.sop_class_uid, syntax) for outgoing, syntax in objects.items()}):
         contexts.append(conformance.offer(conformance.Purpose.DELIVERY, sop_class_uid, syntax))
+        if destination.deflated and sop_class_uid == conformance.SEGMENTATION_STORAGE:
+            contexts.append(conformance.offer(conformance.Purpose.DELIVERY, sop_class_uid, conformance.DEFLATED))
     peer = requestor.Peer(ae_title=destination.ae_title, host=destination.host, port=destination.port)
     return requestor.associate(ae_title, peer, contexts, timeout_s=destination.timeout_s)
 

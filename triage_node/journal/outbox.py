@@ -5,17 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from triage_node.study import LABEL_MAPS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import sqlite_utils
+
+    from triage_node.config import DestinationSection
     from triage_node.journal.store import Journal, Row
+    from triage_node.study import ResultKind
 
 # 'stored' and 'refused' are the destination's words; 'failed' means that it said nothing final and is asked again
 Outcome = Literal["stored", "refused", "failed"]
 # Objects of a study that fail one after the other are due within this time of each other; they stay together.
 TOGETHER_S = 2.0
 # A report refers to the segmentations, so they go first.
-_ORDER = "case kind when 'lungs' then 0 when 'lesions' then 1 when 'overview' then 2 else 3 end"
+_ORDER = (
+    "case kind when 'lungs' then 0 when 'lung map' then 0 when 'lesions' then 1 when 'lesion map' then 1"
+    " when 'overview' then 2 else 3 end"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +118,11 @@ def record(
 
     What was stored is to be committed and read back, as far as the destination does so.
     """
-    state = outcome if outcome != "failed" else ("queued" if retry_at is not None else "given up")
+    state: str = outcome if outcome != "failed" else ("queued" if retry_at is not None else "given up")
     with journal.writing() as database:
+        if state == "refused" and outgoing.kind in LABEL_MAPS:
+            state, words = "superseded", f"{words}; sent as BINARY instead"
+            _queue_binary(database, outgoing, now)
         database.conn.execute(
             "insert into deliveries (outbox_id, at, state, status, words) values (?, ?, ?, ?, ?)",
             (outgoing.outbox_id, now, outcome, status, words),
@@ -166,6 +178,24 @@ def expire(journal: Journal, destination: str, queued_before: float, words: str,
                 destination=destination,
             )
         return len(given_up)
+
+
+def wanted(kind: ResultKind, destination: DestinationSection) -> bool:
+    """Whether objects of a kind are for a destination."""
+    if kind in LABEL_MAPS:
+        return LABEL_MAPS[kind] in destination.send and destination.segmentations != "binary"
+    return kind in destination.send and (destination.segmentations != "label map" or kind not in LABEL_MAPS.values())
+
+
+def _queue_binary(database: sqlite_utils.Database, outgoing: Outgoing, now: float) -> None:
+    """The object that a label map stands for goes to the destination that takes no label map."""
+    database.conn.execute(
+        "insert or ignore into outbox (sop_instance_uid, study_instance_uid, destination, state, attempts, queued_at,"
+        " next_at) select other.sop_instance_uid, outbox.study_instance_uid, destination, 'queued', 0, ?, ?"
+        " from outbox join objects using (sop_instance_uid) join objects other"
+        " on other.result_id = objects.result_id and other.kind = ? where outbox.id = ?",
+        (now, now, {str(kind): binary for kind, binary in LABEL_MAPS.items()}[outgoing.kind], outgoing.outbox_id),
+    )
 
 
 def requeue(journal: Journal, now: float, *, study: str | None = None, destination: str | None = None) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
 
+from triage_node.journal import outbox
 from triage_node.study import Assessment, NotAnalysed, PassedOver, ResultIdentity, ResultKind, StudyState
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _file_objects(
             (filed.sop_instance_uid, result_id, filed.kind, filed.sop_class_uid, filed.path, filed.size_bytes),
         )
         for destination in destinations:
-            if filed.kind in destination.send:
+            if outbox.wanted(filed.kind, destination):
                 database.conn.execute(
                     "insert into outbox (sop_instance_uid, study_instance_uid, destination, state, attempts,"
                     " queued_at, next_at) values (?, ?, ?, 'queued', 0, ?, ?)",

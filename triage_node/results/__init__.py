@@ -55,11 +55,18 @@ class ResultObject:
 
 
 def judged(
-    volume: Volume, findings: Findings, assessment: Assessment, identity: ResultIdentity, *, language: str = "en"
+    volume: Volume,
+    findings: Findings,
+    assessment: Assessment,
+    identity: ResultIdentity,
+    *,
+    language: str = "en",
+    label_maps: bool = False,
 ) -> tuple[ResultObject, ...]:
     """The objects of a judged study; without a lesion there is no lesion segmentation, and the report says so.
 
-    `language` is that of the report's words, "en" or "de".
+    `language` is that of the report's words, "en" or "de". With `label_maps` the segmentations are made as such, too;
+    the report names the others, since archives reject a report that names a label map.
     """
     origin = source.of_volume(volume)
     with ThreadPoolExecutor(1) as beside:  # the picture is nearly all arithmetic outside the interpreter's lock
@@ -70,6 +77,12 @@ def judged(
         }
         made = {kind: dataset for kind, dataset in segmented.items() if dataset is not None}
         made["report"] = report.judged(assessment, origin, identity, tuple(made.values()), language)
+        if label_maps:
+            segmented = {
+                "lesion map": segmentation.lesions(volume, findings, origin, identity, label_map=True),
+                "lung map": segmentation.lungs(volume, findings, origin, identity, label_map=True),
+            }
+            made |= {kind: dataset for kind, dataset in segmented.items() if dataset is not None}
         made["overview"] = picture.result()
     return _objects(made, origin, identity)
 
