@@ -13,6 +13,7 @@ lost, sent twice or is not proven, in sentences; 2: the soak could not be run. N
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import sys
@@ -134,6 +135,7 @@ class Soak:
         return self._judge(reports, killer, settled - started, settling - began, settled - settling)
 
     def _start(self) -> Phantom:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for all that is started here
         self.node.start(self.archives)
         there = [one for one in self.archives if not one.destination.late]
         for archive in there:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import shutil
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,8 +46,12 @@ class Sent:
 
 
 def phantom() -> Phantom:
-    """The one chest that all patients of a soak have; making it is what takes time."""
-    return make(SPEC)
+    """The one chest that all patients of a soak have, made in a process of its own.
+
+    Threads of the linear algebra library, which read their number when they are loaded, would fight for the cores.
+    """
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as worker:
+        return worker.submit(make, SPEC).result()
 
 
 def send(chest: Phantom, number: int, folder: Path, port: int, *, seed: int, go_on: Callable[[], bool]) -> Sent | None:
