@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import pydicom
 import uvicorn
+from playwright.sync_api import sync_playwright
 from starlette.applications import Starlette
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from tests import peers
+from tests.orthanc import orthanc
 from tests.running import until
 
 if TYPE_CHECKING:
@@ -195,3 +199,40 @@ def canvas(tab: Tab, points_mm: Sequence[npt.NDArray[np.float64]]) -> dict[str, 
     """The canvas as a PNG address, and where patient coordinates lie on it, in its pixels."""
     drawn: dict[str, Any] = tab.evaluate(CANVAS, [point.tolist() for point in points_mm])
     return drawn
+
+
+# ------------------------------------------------------------------------------------------ a picture of it
+
+LUNG_WINDOW = f"() => {{const v = {VIEWPORT}; v.setProperties({{voiRange: {{lower: -1350, upper: 150}}}}); v.render()}}"
+
+
+def photograph(files: Path, accession_number: str, picture: Path) -> None:
+    """A study and the results beside it (every DICOM file below `files` is read) on the slice with most lesions."""
+    with tempfile.TemporaryDirectory() as place, orthanc(Path(place) / "orthanc", dicomweb=True) as (_, address):
+        lesions, study = None, ""
+        for path in sorted(files.rglob("*.dcm")):
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            if header.AccessionNumber != accession_number:
+                continue
+            httpx.post(f"{address}/instances", content=path.read_bytes(), timeout=60).raise_for_status()
+            study = str(header.StudyInstanceUID)
+            lesions = pydicom.dcmread(path) if header.get("SeriesNumber") == 9801 else lesions
+        assert lesions is not None, f"no lesions of {accession_number} below {files}"
+        areas = lesions.pixel_array.reshape(-1, lesions.Rows * lesions.Columns).sum(axis=1)
+        frame = lesions.PerFrameFunctionalGroupsSequence[int(areas.argmax())]
+        shown = str(frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
+        with served(address) as viewer, sync_playwright() as playwright:
+            chromium = peers.require("chromium", package="chromium")
+            browser = playwright.chromium.launch(executable_path=str(chromium), args=list(FLAGS))
+            page = tab(browser, width=1400, height=760)
+            open_study(page, viewer, study)
+            open_series(page, "S:9801")
+            page.locator("[data-cy=panelSegmentation-btn]").click()
+            page.evaluate(LUNG_WINDOW)
+            show_image(page, shown)
+            page.screenshot(path=picture)
+            browser.close()
+
+
+if __name__ == "__main__":
+    photograph(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

@@ -1,6 +1,6 @@
-"""Make the pictures of the README: the page after the demonstration, and one overview image.
+"""Make the pictures of the README: the page after the demonstration, one overview image, one study in OHIF.
 
-Needs the Debian package chromium and the packages of `tools/test`. Runs the demonstration in a temporary folder.
+Needs what `tools/test` installs. Runs the demonstration in a temporary folder.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def main() -> None:
         out = Path(name) / "demo"
         subprocess.run([*program, "demo", "--out", str(out)], check=True)
         shutil.copyfile(out / "archive" / "PH0008" / "overview.png", PLACE / "overview.png")
+        viewer = [sys.executable, "-m", "tests.ohif", str(out), "PH0004", str(PLACE / "ohif.png")]
+        subprocess.run(viewer, check=True, cwd=PLACE.parents[1])
         page = f"http://127.0.0.1:{config.load(out / 'node.toml').web.port}/"
         node = subprocess.Popen([*program, "serve", "--config", str(out / "node.toml")], stderr=subprocess.DEVNULL)
         try:
