@@ -87,18 +87,24 @@ class Dices:
     """Dice by name; what is added under one name counts as one scan."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, npt.NDArray[np.int64]] = {}  # [2, ...] twice the overlap, the sizes of both masks
+        self._counts: dict[str, npt.NDArray[np.int64]] = {}  # [3, ...] voxels of the overlap, found, drawn
 
     def add(self, name: str, found: npt.NDArray[np.bool_], drawn: Mask) -> None:
         """Masks found [..., z, y, x], such as one for each threshold, and the one drawn [z, y, x]."""
-        both = [np.count_nonzero(mask, axis=(-3, -2, -1)) for mask in (found & drawn, found)]
-        sums = np.array([2 * both[0], both[1] + np.count_nonzero(drawn)])
+        overlap, size = (np.count_nonzero(mask, axis=(-3, -2, -1)) for mask in (found & drawn, found))
+        sums = np.array([overlap, size, np.full_like(size, np.count_nonzero(drawn))])
         self._counts[name] = self._counts.get(name, np.zeros_like(sums)) + sums
 
     def values(self) -> dict[str, npt.NDArray[np.float64]]:
         """Dice [...] of every name; 0 where nothing was drawn or found."""
-        return {name: overlap / np.maximum(1, sizes) for name, (overlap, sizes) in self._counts.items()}
+        return {
+            name: 2 * overlap / np.maximum(1, found + drawn) for name, (overlap, found, drawn) in self._counts.items()
+        }
+
+    def excess(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Voxels found beyond those drawn, as a share of these [...], of every name; below 0 where too few."""
+        return {name: (found - drawn) / np.maximum(1, drawn) for name, (_, found, drawn) in self._counts.items()}
 
     def judged(self, name: str) -> bool:
         """Whether anything was drawn or found under a name."""
-        return bool(self._counts[name][1].any())
+        return bool(self._counts[name][1:].any())
