@@ -32,10 +32,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from nets import weights as model_cards
 from triage_node import inference, phantom_dicom, results, severity, volume
 from triage_node.config import AnalysisSection
+from triage_node.identity import ResultIdentity
 from triage_node.inference import engine
 from triage_node.inference.multitask import STEPS, Multitask, lesion_slices, lung_slices
 from triage_node.phantom import PhantomSpec
-from triage_node.study import ResultIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable

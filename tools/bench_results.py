@@ -34,8 +34,8 @@ from rich.table import Table
 
 from triage_node import inference, results, severity, volume
 from triage_node.config import AnalysisSection
+from triage_node.identity import ResultIdentity
 from triage_node.results import overview, report, segmentation, source
-from triage_node.study import ResultIdentity
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -19,8 +19,9 @@ import structlog
 from triage_node import inference, logbook, operating, results, selection, severity, volume
 from triage_node.archive import Archive
 from triage_node.errors import ConfigurationError, OutOfResources, Refused
+from triage_node.identity import ResultIdentity
 from triage_node.journal import Journal, intake, queue, succession
-from triage_node.study import NotAnalysed, PassedOver, Reason, ResultIdentity, digest_of
+from triage_node.study import NotAnalysed, PassedOver, Reason, digest_of
 
 if TYPE_CHECKING:
     import threading

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from pydicom.sr.coding import Code
 
-from triage_node.study import NO_CARD, CtGrade, CtSeverityScore, Laterality, Reason, ResultKind
+from triage_node.study import NO_CARD, CtGrade, CtSeverityScore, Laterality, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from triage_node.identity import ResultKind
 
 PRIVATE_SCHEME: Final = "99TRIAGE"
 PRIVATE_SCHEME_NAME: Final = "triage-node private codes"

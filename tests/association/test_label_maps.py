@@ -15,8 +15,8 @@ from tests import filed, peers
 from tests.running import free_port, storescp, until
 from tests.unit import results_cases
 from triage_node import conformance, results
+from triage_node.identity import LABEL_MAPS
 from triage_node.journal import queue, views
-from triage_node.study import LABEL_MAPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,8 +14,9 @@ from tests import builders
 from tests.peers import require
 from triage_node import results, severity, volume
 from triage_node.config import AnalysisSection
+from triage_node.identity import ResultIdentity
 from triage_node.results import segmentation, source
-from triage_node.study import Findings, Model, ResultIdentity
+from triage_node.study import Findings, Model
 
 if TYPE_CHECKING:
     from pathlib import Path

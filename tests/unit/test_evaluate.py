@@ -22,9 +22,10 @@ from typer.testing import CliRunner
 from tests.chests import chest
 from triage_node import results, severity, volume
 from triage_node.config import AnalysisSection
+from triage_node.identity import ResultIdentity
 from triage_node.phantom import PhantomSpec, make
 from triage_node.phantom_dicom import Person, write_series
-from triage_node.study import Findings, Model, ResultIdentity
+from triage_node.study import Findings, Model
 
 REPOSITORY = Path(__file__).parents[2]
 EVALUATE = REPOSITORY / "tools" / "evaluate.py"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from triage_node.study import ResultIdentity
+    from triage_node.identity import ResultIdentity
 
 PACS, SECOND = (
     DestinationSection(name=name, ae_title=name.upper(), host="127.0.0.1", port=104) for name in ("pacs", "second")

@@ -14,7 +14,7 @@ from tests.unit import results_cases
 from tests.unit.results_cases import MULTI_FRAME, SHEARED, SINGLE_FRAME, build, by_class, run
 from triage_node import results
 from triage_node.errors import InvalidResult
-from triage_node.study import LABEL_MAPS
+from triage_node.identity import LABEL_MAPS
 
 if TYPE_CHECKING:
     from pathlib import Path

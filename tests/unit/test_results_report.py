@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.unit.results_cases import Case
+    from triage_node.identity import ResultIdentity
     from triage_node.results import ResultObject
-    from triage_node.study import ResultIdentity
 
 
 def _groups(report: Dataset) -> list[Dataset]:

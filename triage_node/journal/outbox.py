@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from triage_node.study import LABEL_MAPS
+from triage_node.identity import LABEL_MAPS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import sqlite_utils
 
     from triage_node.config import DestinationSection
+    from triage_node.identity import ResultKind
     from triage_node.journal.store import Journal, Row
-    from triage_node.study import ResultKind
 
 # 'stored' and 'refused' are the destination's words; 'failed' means that it said nothing final and is asked again
 Outcome = Literal["stored", "refused", "failed"]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
 
+from triage_node.identity import ResultIdentity, ResultKind
 from triage_node.journal import outbox
-from triage_node.study import Assessment, NotAnalysed, PassedOver, ResultIdentity, ResultKind, StudyState
+from triage_node.study import Assessment, NotAnalysed, PassedOver, StudyState
 
 if TYPE_CHECKING:
     import sqlite_utils

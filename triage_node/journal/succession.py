@@ -16,9 +16,9 @@ from triage_node.journal.queue import IDENTITY
 if TYPE_CHECKING:
     import sqlite_utils
 
+    from triage_node.identity import ResultIdentity, ResultKind
     from triage_node.journal.queue import Job
     from triage_node.journal.store import Journal
-    from triage_node.study import ResultIdentity, ResultKind
 
 REANALYSIS_PRIORITY = -1  # behind every study that nobody has judged yet
 

@@ -18,17 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from triage_node.study import (
-        Assessment,
-        Findings,
-        Instance,
-        Model,
-        NotAnalysed,
-        PassedOver,
-        ResultIdentity,
-        ResultKind,
-        Volume,
-    )
+    from triage_node.identity import ResultIdentity, ResultKind
+    from triage_node.study import Assessment, Findings, Instance, Model, NotAnalysed, PassedOver, Volume
 
 __all__ = [
     "NOT_FOR_DIAGNOSTIC_USE",

@@ -27,9 +27,10 @@ from triage_node.results.explicit import element, item, raw_sequence, sequence
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from triage_node.identity import ResultIdentity
     from triage_node.results.source import Source
     from triage_node.results.wording import Wording
-    from triage_node.study import Model, ResultIdentity
+    from triage_node.study import Model
 
 _CONTAINS = Relationship.CONTAINS
 _ACQUISITION = Relationship.HAS_ACQ_CONTEXT

@@ -22,8 +22,9 @@ from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from triage_node.identity import ResultIdentity, ResultKind
     from triage_node.results.source import Source
-    from triage_node.study import Instance, Model, ResultIdentity, ResultKind
+    from triage_node.study import Instance, Model
 
 MANUFACTURER = "triage-node"
 IMPLEMENTATION_CLASS_UID = UID("2.25.270517293849472770426404314788146685409")

@@ -24,8 +24,9 @@ from triage_node.results.projection import Frontal, frontal
 from triage_node.study import NOT_FOR_DIAGNOSTIC_USE, CtGrade
 
 if TYPE_CHECKING:
+    from triage_node.identity import ResultIdentity
     from triage_node.results.source import Source
-    from triage_node.study import Assessment, Findings, LungMeasurement, ResultIdentity, Volume
+    from triage_node.study import Assessment, Findings, LungMeasurement, Volume
 
 Pixels = npt.NDArray[np.uint8]  # [rows, columns, 3]
 Color = tuple[int, int, int]

@@ -25,16 +25,10 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pydicom.sr.coding import Code
 
+    from triage_node.identity import ResultIdentity
     from triage_node.results.source import Source
     from triage_node.results.wording import Wording
-    from triage_node.study import (
-        Assessment,
-        LungMeasurement,
-        Model,
-        NotAnalysed,
-        PassedOver,
-        ResultIdentity,
-    )
+    from triage_node.study import Assessment, LungMeasurement, Model, NotAnalysed, PassedOver
 
 WORDINGS: Mapping[str, Wording] = MappingProxyType({"en": ENGLISH, "de": GERMAN})  # by results.language
 

@@ -28,18 +28,20 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 from triage_node import __version__, codes
 from triage_node.conformance import CT_IMAGE_STORAGE
+from triage_node.identity import LABEL_MAPS
 from triage_node.results import envelope, frames
 from triage_node.results.explicit import raw_sequence
-from triage_node.study import LABEL_MAPS, LEFT_LUNG, NOT_FOR_DIAGNOSTIC_USE, RIGHT_LUNG, Laterality
+from triage_node.study import LEFT_LUNG, NOT_FOR_DIAGNOSTIC_USE, RIGHT_LUNG, Laterality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydicom.sr.coding import Code
 
+    from triage_node.identity import ResultIdentity, ResultKind
     from triage_node.results.frames import MaskOf, Slices
     from triage_node.results.source import Source
-    from triage_node.study import Findings, Model, ResultIdentity, ResultKind, Volume
+    from triage_node.study import Findings, Model, Volume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
