@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from pynetdicom import AE, evt
 
 from tests import builders, filed, wire
-from triage_node import conformance, sender
+from tests.unit import results_cases
+from triage_node import conformance, results, sender
 from triage_node.archive import Archive
 from triage_node.config import DestinationSection
 from triage_node.journal import Journal, queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from triage_node.config import Settings
     from triage_node.proof import Prover
@@ -102,6 +104,31 @@ def made(settings: Settings) -> Sending:
     archive = Archive(settings.state_dir)
     archive.prepare()
     return Sending(settings, Journal(settings.state_dir, "test"), archive)
+
+
+def judged_for_real(node: Sending, folder: Path) -> dict[str, str]:
+    """A judged study with real objects, label maps among them; kind by SOP Instance UID."""
+    case = results_cases.build(folder)
+    filed.queued(node.journal, case.identity.study_instance_uid, now=node.now)
+    job = queue.claim(node.journal, "test", node.now)
+    assert job is not None
+    made = results.judged(case.volume, case.findings, case.assessment, case.identity, label_maps=True)
+    objects = []
+    for one in made:
+        data = results.encode(one)
+        path = node.archive.keep_result(job.study_instance_uid, f"{one.kind}.dcm", data)
+        objects.append(
+            queue.FiledObject(
+                kind=one.kind,
+                sop_class_uid=one.sop_class_uid,
+                sop_instance_uid=one.sop_instance_uid,
+                path=node.archive.relative(path),
+                size_bytes=len(data),
+            )
+        )
+    result = replace(filed.result(job), objects=tuple(objects))
+    assert queue.finish(node.journal, job, "test", result, node.settings.destinations, time.time())
+    return {one.sop_instance_uid: one.kind for one in made}
 
 
 def end(sending: Sending) -> None:

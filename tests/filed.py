@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from triage_node.completion import Basis, Verdict
 from triage_node.filing import Geometry, Header
+from triage_node.identity import ResultIdentity
 from triage_node.journal import intake, queue
 from triage_node.study import (
     Assessment,
@@ -18,7 +19,6 @@ from triage_node.study import (
     Model,
     NotAnalysed,
     Reason,
-    ResultIdentity,
 )
 
 if TYPE_CHECKING:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pydicom
 import pytest
 from pynetdicom import AE, evt
 
-from tests import filed, peers
+from tests import delivering, peers
 from tests.running import free_port, storescp, until
-from tests.unit import results_cases
-from triage_node import conformance, results
+from triage_node import conformance
 from triage_node.identity import LABEL_MAPS
-from triage_node.journal import queue, views
+from triage_node.journal import views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,31 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 
 BINARY = {"lungs", "lesions"}
 OTHERS = {"overview", "report"}
-
-
-def judge(node: Sending, folder: Path) -> dict[str, str]:
-    """A judged study with real objects, label maps among them; kind by SOP Instance UID."""
-    case = results_cases.build(folder)
-    filed.queued(node.journal, case.identity.study_instance_uid, now=node.now)
-    job = queue.claim(node.journal, "test", node.now)
-    assert job is not None
-    made = results.judged(case.volume, case.findings, case.assessment, case.identity, label_maps=True)
-    objects = []
-    for one in made:
-        data = results.encode(one)
-        path = node.archive.keep_result(job.study_instance_uid, f"{one.kind}.dcm", data)
-        objects.append(
-            queue.FiledObject(
-                kind=one.kind,
-                sop_class_uid=one.sop_class_uid,
-                sop_instance_uid=one.sop_instance_uid,
-                path=node.archive.relative(path),
-                size_bytes=len(data),
-            )
-        )
-    result = replace(filed.result(job), objects=tuple(objects))
-    assert queue.finish(node.journal, job, "test", result, node.settings.destinations, time.time())
-    return {one.sop_instance_uid: one.kind for one in made}
 
 
 def lines(node: Sending) -> dict[str, str]:
@@ -93,7 +65,7 @@ def test_a_destination_gets_segmentations_as_it_is_set_up(
 ) -> None:
     with taker_of_label_maps() as (port, received):
         node = sending({"pacs": port}, segmentations=segmentations)
-        names = judge(node, tmp_path / "source")
+        names = delivering.judged_for_real(node, tmp_path / "source")
         node.start()
         until(lambda: set(lines(node).values()) == {"stored"}, 20, "all is stored")
         assert {names[uid] for uid in received} == kinds
@@ -105,7 +77,7 @@ def test_a_destination_that_takes_no_label_maps_gets_binary(sending: Callable[..
     port = free_port()
     with storescp(str(program), tmp_path, port) as received:
         node = sending({"pacs": port}, segmentations="label map")
-        judge(node, tmp_path / "source")
+        delivering.judged_for_real(node, tmp_path / "source")
         node.start()
         until(lambda: lines(node).get("lesions") == lines(node).get("lungs") == "stored", 20, "BINARY is stored")
         classes = sorted(str(pydicom.dcmread(path).SOPClassUID) for path in received.iterdir())
@@ -133,7 +105,7 @@ def test_segmentations_are_deflated_for_who_takes_them_so(
     port = free_port()
     with storescp(str(program), tmp_path, port, accept=accept) as received:
         node = sending({"pacs": port}, deflated=True)
-        judge(node, tmp_path / "source")
+        delivering.judged_for_real(node, tmp_path / "source")
         node.start()
         until(lambda: set(lines(node).values()) == {"stored"}, 20, "all is stored")
         found = [pydicom.dcmread(path) for path in received.iterdir()]
