@@ -214,7 +214,12 @@ def test_of_one_lung_there_is_one_segment_with_number_one(missing: int, label: s
     (segment,) = case.segmented()["lungs"].SegmentSequence
     assert (segment.SegmentNumber, segment.SegmentLabel) == (1, label)
     side = "right" if missing == RIGHT_LUNG else "left"
-    assert ("Comment", f"The {side} lung was not found.") in results_cases.content(case.objects()["report"].dataset)
+    report = case.objects()["report"].dataset
+    study = next(item for item in report.ContentSequence[-1].ContentSequence if item.ValueType == "CONTAINER")
+    in_study = [words for name, words in results_cases.content(study) if name == "Warning"]
+    everywhere = [words for name, words in results_cases.content(report) if name == "Warning"]
+    assert in_study == [f"The {side} lung was not found."]
+    assert everywhere == in_study * 2  # at the head, too
 
 
 def test_segments_name_side_colour_and_algorithm(tmp_path: Path) -> None:
