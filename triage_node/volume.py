@@ -155,19 +155,14 @@ def read(series: Series, settings: AnalysisSection, *, progress: Progress | None
     Raises Refused with the code and a sentence for people.
     """
     with quiet(), JpegDecoders() as decoders:
-
-        def same_pixels(one: Frame, other: Frame) -> bool:
-            return np.array_equal(_decoded((one,), decoders, None), _decoded((other,), decoders, None))
-
-        frames, warnings = _frames_of(series, [])
-        stack = stacked(frames, same_pixels=same_pixels)
+        stack, warnings = ordered(series, decoders)
         refusal = selection.unsuitable(
             slices=len(stack.frames), spacing_mm=stack.spacing_mm, coverage_mm=stack.coverage_mm, settings=settings
         )
         if refusal is not None:
             raise Refused(refusal)
         return Volume(
-            hounsfield=_decoded(stack.frames, decoders, progress),
+            hounsfield=decoded(stack.frames, decoders, progress),
             affine_lps_mm=stack.affine_lps_mm,
             slice_positions_mm=stack.positions_mm,
             instances=tuple(frame.instance for frame in stack.frames),
@@ -176,6 +171,19 @@ def read(series: Series, settings: AnalysisSection, *, progress: Progress | None
             stored_places=tuple(frame.stored for frame in stack.frames),
             frame_of_reference_uid=stack.frames[0].frame_of_reference_uid,
         )
+
+
+def ordered(series: Series, decoders: JpegDecoders) -> tuple[Stack, tuple[str, ...]]:
+    """The slices of a series in the order in which `read` takes them, and what its headers warn of.
+
+    Decodes no pixels but those of images that lie at one place. Raises Refused.
+    """
+
+    def same_pixels(one: Frame, other: Frame) -> bool:
+        return np.array_equal(decoded((one,), decoders), decoded((other,), decoders))
+
+    frames, warnings = _frames_of(series, [])
+    return stacked(frames, same_pixels=same_pixels), warnings
 
 
 def _frames_of(series: Series, read: list[Header]) -> tuple[list[Frame], tuple[str, ...]]:
@@ -210,8 +218,8 @@ def _frame_numbers(frames: Sequence[Frame]) -> tuple[int, ...] | None:
     return None if None in numbers else tuple(number for number in numbers if number is not None)
 
 
-def _decoded(frames: Sequence[Frame], decoders: JpegDecoders, progress: Progress | None) -> Hounsfield:
-    """[z, y, x] Hounsfield units of `frames`."""
+def decoded(frames: Sequence[Frame], decoders: JpegDecoders, progress: Progress | None = None) -> Hounsfield:
+    """[z, y, x] Hounsfield units of `frames`, in their order. Raises Refused UNDECODABLE."""
     cells = frames[0].cells
     volume = np.empty((len(frames), cells.rows, cells.columns), dtype=np.int16)
     # a multi-frame object is opened once

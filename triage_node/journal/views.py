@@ -46,6 +46,16 @@ class SeriesRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRow:
+    """On which images a study was answered, and where the objects of the answer lie."""
+
+    generation: int
+    series_instance_uid: str | None  # that was judged; None where none was
+    last_instance_id: int  # later instances are no part of it
+    paths: dict[str, str]  # kind of object -> path relative to the state directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One attempt to deliver an object or to have its delivery proven, and what the destination said."""
 
@@ -166,6 +176,32 @@ def judged_series(journal: Journal, result_id: int | None) -> tuple[str | None, 
     if row is None:
         return None, (), 0.0
     return row["series_instance_uid"], PASSED_OVER.validate_json(row["passed_over_json"]), row["duration_s"]
+
+
+def answer(journal: Journal, study_instance_uid: str) -> AnswerRow | None:
+    """The current answer to a study; None where there is none yet."""
+    row = journal.row(
+        "select results.id, results.generation, series_instance_uid, last_instance_id"
+        " from studies join results on results.id = studies.result_id join jobs on"
+        " jobs.study_instance_uid = results.study_instance_uid and jobs.generation = results.generation"
+        " where studies.study_instance_uid = ?",
+        study_instance_uid,
+    )
+    if row is None:
+        return None
+    paths = journal.rows("select kind, path from objects where result_id = ?", row["id"])
+    return AnswerRow(
+        generation=row["generation"],
+        series_instance_uid=row["series_instance_uid"],
+        last_instance_id=row["last_instance_id"],
+        paths={each["kind"]: each["path"] for each in paths},
+    )
+
+
+def last_instance_id(journal: Journal, study_instance_uid: str) -> int:
+    """Id of the instance of a study that arrived last; 0 where there is none."""
+    row = journal.row("select max(id) as id from instances where study_instance_uid = ?", study_instance_uid)
+    return 0 if row is None else int(row["id"] or 0)
 
 
 def objects(journal: Journal, study_instance_uid: str) -> list[ObjectRow]:
