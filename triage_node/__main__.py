@@ -17,8 +17,9 @@ from typing import Annotated
 import typer
 
 from triage_node import __version__, config, logbook, terminal, worklist
+from triage_node.commands.options import DEFAULT_CONFIG, ConfigOption, JsonOption, journal_of, settings_of
 from triage_node.errors import ConfigurationError, StateInUse, TriageError
-from triage_node.journal import Journal, outbox, queue
+from triage_node.journal import outbox, queue
 
 FAILED, USAGE, IN_USE, NOT_ALL_ANALYSED = 1, 2, 4, 5
 
@@ -38,25 +39,6 @@ class ReadingState(StrEnum):
     WAITING = "waiting"
     READING = "reading"
     READ = "read"
-
-
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="Configuration file.", show_default=True, metavar="FILE")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-DEFAULT_CONFIG = Path("conf/node.toml")
-
-
-def _settings(path: Path, process: str, *, log_file: bool = False) -> config.Settings:
-    settings = config.load(path)
-    logbook.configure(process, settings.state_dir if log_file else None, settings.log)
-    return settings
-
-
-def _journal(settings: config.Settings) -> Journal:
-    if not (settings.state_dir / "journal.sqlite").exists():
-        raise TriageError(f"no journal in {settings.state_dir}: the node has not been started with this configuration")
-    return Journal(settings.state_dir)
 
 
 @app.command()
@@ -122,7 +104,7 @@ def send(
     """Send a folder of DICOM files by C-STORE, to this node unless told otherwise."""
     from triage_node import folder as folders
 
-    settings = _settings(config_path, "send")
+    settings = settings_of(config_path, "send")
     target = folders.target(to, settings)
     outcome = folders.send(folder, target, settings, show=not json)
     if json:
@@ -134,8 +116,8 @@ def send(
 @app.command("worklist")
 def show_worklist(config_path: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Print the reading list in reading order."""
-    settings = _settings(config_path, "worklist")
-    items = worklist.reading_list(_journal(settings), settings, time.time())
+    settings = settings_of(config_path, "worklist")
+    items = worklist.reading_list(journal_of(settings), settings, time.time())
     if json:
         terminal.print_json([asdict(item) for item in items])
     else:
@@ -147,11 +129,11 @@ def status(config_path: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False)
     """Print what came, what waits and what failed; exit 1 when the node is not running."""
     from triage_node import node
 
-    settings = _settings(config_path, "status")
+    settings = settings_of(config_path, "status")
     numbers = {
         "version": __version__,
         "running": node.is_running(settings.state_dir),
-        **worklist.status(_journal(settings), settings.destination_names),
+        **worklist.status(journal_of(settings), settings.destination_names),
     }
     if json:
         terminal.print_json(numbers)
@@ -168,8 +150,8 @@ def study(
     json: JsonOption = False,
 ) -> None:
     """Print all that is known of a study: evidence, refusals, measurements, delivery ledger."""
-    settings = _settings(config_path, "study")
-    report = worklist.study_report(_journal(settings), uid)
+    settings = settings_of(config_path, "study")
+    report = worklist.study_report(journal_of(settings), uid)
     if report is None:
         raise TriageError(f"no study {uid} in {settings.state_dir}")
     if json:
@@ -188,7 +170,7 @@ def logs(
     """Print the log, one line an event."""
     import json as json_text
 
-    settings = _settings(config_path, "logs")
+    settings = settings_of(config_path, "logs")
     if not follow and not logbook.file_of(settings.state_dir).parent.is_dir():
         raise TriageError(f"no log in {settings.state_dir}: the node has not been started with this configuration")
     try:
@@ -207,14 +189,14 @@ def requeue(
     json: JsonOption = False,
 ) -> None:
     """Send again what was refused or given up (--list), and at once what waits for its next attempt."""
-    settings = _settings(config_path, "requeue")
+    settings = settings_of(config_path, "requeue")
     known = settings.destination_names
     if destination is not None and destination not in known:
         raise TriageError(f"no destination {destination!r}; configured are: {', '.join(known) or 'none'}")
     if list_only:
         letters = [
             letter
-            for letter in worklist.dead_letters(_journal(settings))
+            for letter in worklist.dead_letters(journal_of(settings))
             if study in (None, letter["study_instance_uid"]) and destination in (None, letter["destination"])
         ]
         if json:
@@ -222,7 +204,7 @@ def requeue(
         else:
             terminal.console().print(terminal.dead_letters(letters))
         return
-    number = outbox.requeue(_journal(settings), time.time(), study=study, destination=destination)
+    number = outbox.requeue(journal_of(settings), time.time(), study=study, destination=destination)
     if json:
         terminal.print_json({"requeued": number})
     else:
@@ -245,8 +227,8 @@ def reanalyze(
 
     if every == (uid is not None):
         raise typer.BadParameter("give either a Study Instance UID or --all")
-    settings = _settings(config_path, "reanalyze")
-    outcomes = reanalysis.queue(_journal(settings), settings, uid, force=force)
+    settings = settings_of(config_path, "reanalyze")
+    outcomes = reanalysis.queue(journal_of(settings), settings, uid, force=force)
     if json:
         terminal.print_json(outcomes)
     else:
@@ -262,8 +244,8 @@ def mark(
     config_path: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Say that a study is being read or has been read, or put it back into the queue."""
-    settings = _settings(config_path, "mark")
-    if not queue.mark(_journal(settings), uid, state.value, time.time()):
+    settings = settings_of(config_path, "mark")
+    if not queue.mark(journal_of(settings), uid, state.value, time.time()):
         raise TriageError(f"no study {uid} in {settings.state_dir}")
     typer.echo(f"{uid}: {state.value}")
 
@@ -273,7 +255,7 @@ def echo(config_path: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -
     """C-ECHO this node and every destination; exit 1 when one does not answer."""
     from triage_node import folder as folders
 
-    settings = _settings(config_path, "echo")
+    settings = settings_of(config_path, "echo")
     answers = folders.echo_all(settings)
     if json:
         terminal.print_json(answers)
@@ -315,7 +297,7 @@ def child(role: str, config_path: ConfigOption = DEFAULT_CONFIG) -> None:
 
     if role not in node.ROLES:
         raise typer.BadParameter(f"a role is one of {', '.join(node.ROLES)}")
-    settings = _settings(config_path, role, log_file=True)
+    settings = settings_of(config_path, role, log_file=True)
     raise typer.Exit(node.run_child(role, settings))
 
 
