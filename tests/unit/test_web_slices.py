@@ -224,7 +224,7 @@ def test_series_that_cannot_be_shown_say_why(tmp_path: Path, journal: Journal, b
     with pytest.raises(NoSlices, match="still arriving"):
         box.facts("1.2.4")
     filed.close_all(journal, NOW)
-    with pytest.raises(NoSlices, match="the file of the instance .* cannot be parsed"):
+    with pytest.raises(NoSlices, match="cannot be parsed"):
         box.facts("1.2.4")
     broken = builders.ct_series(tmp_path / "gap", study="gap", positions_mm=[(0, 0, z) for z in (0, 5, 10, 15, 40)])
     judged.arrive(journal, broken.series.instances, NOW)
