@@ -36,10 +36,12 @@ from triage_node import inference, results, severity, volume
 from triage_node.config import AnalysisSection
 from triage_node.identity import ResultIdentity
 from triage_node.results import overview, report, segmentation, source
+from triage_node.results.center import centers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from triage_node.identity import ResultKind
     from triage_node.study import Assessment, Findings, Volume
 
 NAMES = {
@@ -59,17 +61,27 @@ Makers = dict[str, Callable[[], Dataset | None]]
 def makers_of(ct: Volume, findings: Findings, assessment: Assessment, identity: ResultIdentity) -> Makers:
     """What makes each kind of object from the masks; the report takes finished segmentations."""
     origin = source.of_volume(ct)
+
+    def segmented(kind: ResultKind) -> Dataset | None:
+        masks = (segmentation.lungs if kind in ("lungs", "lung map") else segmentation.lesions)(findings)
+        return segmentation.dataset(kind, masks, ct, findings.model, origin, identity)
+
     makers: Makers = {
-        "lesions": lambda: segmentation.lesions(ct, findings, origin, identity),
-        "lungs": lambda: segmentation.lungs(ct, findings, origin, identity),
-        "lesion map": lambda: segmentation.lesions(ct, findings, origin, identity, label_map=True),
-        "lung map": lambda: segmentation.lungs(ct, findings, origin, identity, label_map=True),
+        "lesions": lambda: segmented("lesions"),
+        "lungs": lambda: segmented("lungs"),
+        "lesion map": lambda: segmented("lesion map"),
+        "lung map": lambda: segmented("lung map"),
         "overview": lambda: overview.dataset(ct, findings, assessment, origin, identity),
     }
     finished = tuple(dataset for kind in ("lesions", "lungs") if (dataset := makers[kind]()) is not None)
     if len(finished) < 2:
         raise SystemExit("bench_results: the series has no lesion or no lungs: choose one with both")
-    return makers | {"report": lambda: report.judged(assessment, origin, identity, finished, "en")}
+    masks = segmentation.lesions(findings), segmentation.lungs(findings)
+
+    def reported() -> Dataset:
+        return report.judged(assessment, origin, identity, finished, centers(*masks, ct), "en")
+
+    return makers | {"report": reported}
 
 
 def encoded(make: Callable[[], Dataset | None]) -> bytes:

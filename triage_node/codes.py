@@ -97,6 +97,8 @@ COMMENT = _dcm("121106", "Comment")
 SERIES_INSTANCE_UID = _dcm("112002", "Series Instance UID")
 DEVICE = _dcm("121007", "Device")
 IMAGING_MEASUREMENT_REPORT = _dcm("126000", "Imaging Measurement Report")  # CID 7021
+DIAGNOSTIC_IMAGING_STUDY = Code("18748-4", "LN", "Diagnostic imaging study")  # CID 7000; the meaning is LOINC's
+CENTER = _dcm("111010", "Center")
 ENGLISH = Code("en", "RFC5646", "English")
 GERMAN = Code("de", "RFC5646", "German")
 

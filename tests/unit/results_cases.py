@@ -79,8 +79,11 @@ class Case:
         """The two segmentations alone, which is quicker."""
         origin = source.of_volume(self.volume)
         made = {
-            "lungs": segmentation.lungs(self.volume, self.findings, origin, self.identity),
-            "lesions": segmentation.lesions(self.volume, self.findings, origin, self.identity),
+            kind: segmentation.dataset(kind, masks, self.volume, self.findings.model, origin, self.identity)
+            for kind, masks in (
+                ("lungs", segmentation.lungs(self.findings)),
+                ("lesions", segmentation.lesions(self.findings)),
+            )
         }
         return {kind: dataset for kind, dataset in made.items() if dataset is not None}
 

@@ -367,6 +367,27 @@ def test_a_study_that_was_not_analysed_says_so_in_codes(reason: Reason, tmp_path
     results.encode(made)
 
 
+def test_the_title_promises_measurements_only_where_there_are_some(tmp_path: Path) -> None:
+    """OHIF looks for places in whatever is called a measurement report, and shows the words of all others."""
+    case = build(tmp_path)
+    for report, wanted in (
+        (case.objects()["report"].dataset, ("126000", "DCM")),
+        (_refused(case).dataset, ("18748-4", "LN")),
+    ):
+        title = report.ConceptNameCodeSequence[0]
+        assert (title.CodeValue, title.CodingSchemeDesignator) == wanted
+        assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+
+
+def test_every_container_asks_for_its_items_to_be_shown_one_by_one(tmp_path: Path) -> None:
+    """Where it does not, renderings run all values together without their names (PS3.3 C.18.8)."""
+    case = build(tmp_path)
+    for report in (case.objects()["report"].dataset, _refused(case).dataset):
+        containers = [report, *(item for item in _items(report) if item.ValueType == "CONTAINER")]
+        assert len(containers) >= 7
+        assert {container.ContinuityOfContent for container in containers} == {"SEPARATE"}
+
+
 def test_dciodvfy_finds_no_error_in_the_report_of_a_refused_study(tmp_path: Path) -> None:
     results.write(_refused(build(tmp_path / "source")), tmp_path / "r.dcm")
     assert errors_of(tmp_path / "r.dcm") == []

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset  # noqa: TC002  resolved by who inspects the dataclass
 
+from triage_node.identity import LABEL_MAPS
 from triage_node.results import checking, overview, report, segmentation, source
+from triage_node.results.center import centers
 from triage_node.results.checking import check
 from triage_node.results.overview import png, render
 from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
@@ -62,18 +64,20 @@ def judged(
     origin = source.of_volume(volume)
     with ThreadPoolExecutor(1) as beside:  # the picture is nearly all arithmetic outside the interpreter's lock
         picture = beside.submit(overview.dataset, volume, findings, assessment, origin, identity)
-        segmented: dict[ResultKind, Dataset | None] = {
-            "lesions": segmentation.lesions(volume, findings, origin, identity),
-            "lungs": segmentation.lungs(volume, findings, origin, identity),
-        }
-        made = {kind: dataset for kind, dataset in segmented.items() if dataset is not None}
-        made["report"] = report.judged(assessment, origin, identity, tuple(made.values()), language)
-        if label_maps:
-            segmented = {
-                "lesion map": segmentation.lesions(volume, findings, origin, identity, label_map=True),
-                "lung map": segmentation.lungs(volume, findings, origin, identity, label_map=True),
-            }
-            made |= {kind: dataset for kind, dataset in segmented.items() if dataset is not None}
+        masks = {"lesions": segmentation.lesions(findings), "lungs": segmentation.lungs(findings)}
+        made: dict[ResultKind, Dataset] = {}
+
+        def segment(kind: ResultKind, of: ResultKind) -> None:
+            dataset = segmentation.dataset(kind, masks[of], volume, findings.model, origin, identity)
+            if dataset is not None:
+                made[kind] = dataset
+
+        segment("lesions", "lesions")
+        segment("lungs", "lungs")
+        places = centers(masks["lesions"], masks["lungs"], volume)
+        made["report"] = report.judged(assessment, origin, identity, tuple(made.values()), places, language)
+        for kind, of in LABEL_MAPS.items() if label_maps else ():
+            segment(kind, of)
         made["overview"] = picture.result()
     return _objects(made, origin, identity)
 

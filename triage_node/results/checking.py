@@ -48,6 +48,7 @@ _NEEDED = {
     "TEXT": "TextValue",
     "UIDREF": "UID",
     "IMAGE": "ReferencedSOPSequence",
+    "SCOORD3D": "GraphicData",
 }
 _REPORTED = 8  # problems in one message: the rest is usually the same again
 

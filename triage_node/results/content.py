@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Meaning = Callable[[Code], str]  # the words for a code, at most 64 characters (VR LO)
 
-CONTINUOUS = "CONTINUOUS"
+SEPARATE = "SEPARATE"  # Continuity of Content of every container: each item on a line of its own, after its name
 
 
 class Relationship(StrEnum):
@@ -57,13 +57,24 @@ class Uid:
     value: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """Value of a SCOORD3D item of Graphic Type POINT (PS3.3 C.18.9)."""
+
+    place_mm: tuple[float, float, float]  # x, y, z in the patient; written in single precision
+    frame_of_reference_uid: str
+
+
+Value = Code | str | Quantity | Reference | Uid | Point
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One content item; the type of its value makes its Value Type, a str that of TEXT, None that of CONTAINER."""
 
     relationship: Relationship
     name: Code
-    value: Code | str | Quantity | Reference | Uid | None = None
+    value: Value | None = None
     children: tuple[Item, ...] = ()
 
 
@@ -100,7 +111,7 @@ def _code_item(value: str, designator: str, meaning: str) -> bytes:
 
 
 def _encoded(entry: Item, meaning: Meaning) -> bytes:
-    kind, before, after = _value(entry.value, meaning)
+    kind, before, after, last = _value(entry.value, meaning)
     children = encoded(entry.children, meaning)
     return item(
         before,
@@ -109,24 +120,37 @@ def _encoded(entry: Item, meaning: Meaning) -> bytes:
         sequence(0x0040A043, code_item(entry.name, meaning)),
         after,
         sequence(0x0040A730, *children) if children else b"",
+        last,
     )
 
 
-def _value(value: Code | str | Quantity | Reference | Uid | None, meaning: Meaning) -> tuple[str, bytes, bytes]:
-    """Value Type, and the elements before and after the name's: elements stand in the order of their tags."""
+def _value(value: Value | None, meaning: Meaning) -> tuple[str, bytes, bytes, bytes]:
+    """Value Type, and the elements before the name's, after it, and after the children's: in the order of tags."""
     match value:
         case None:
-            return "CONTAINER", b"", element(0x0040A050, "CS", CONTINUOUS)
+            return "CONTAINER", b"", element(0x0040A050, "CS", SEPARATE), b""
         case str():
-            return "TEXT", b"", element(0x0040A160, "UT", value.encode())
+            return "TEXT", b"", element(0x0040A160, "UT", value.encode()), b""
         case Uid():
-            return "UIDREF", b"", element(0x0040A124, "UI", value.value)
+            return "UIDREF", b"", element(0x0040A124, "UI", value.value), b""
         case Quantity():
-            return "NUM", b"", sequence(0x0040A300, _measured(value, meaning))
+            return "NUM", b"", sequence(0x0040A300, _measured(value, meaning)), b""
         case Reference():
-            return "IMAGE", sequence(0x00081199, _referenced(value)), b""
+            return "IMAGE", sequence(0x00081199, _referenced(value)), b"", b""
+        case Point():
+            return "SCOORD3D", b"", b"", _point(value)
         case code:
-            return "CODE", b"", sequence(0x0040A168, code_item(code, meaning))
+            return "CODE", b"", sequence(0x0040A168, code_item(code, meaning)), b""
+
+
+def _point(point: Point) -> bytes:
+    return b"".join(
+        (
+            element(0x00700022, "FL", struct.pack("<3f", *point.place_mm)),
+            element(0x00700023, "CS", "POINT"),
+            element(0x30060024, "UI", point.frame_of_reference_uid),
+        )
+    )
 
 
 def _measured(quantity: Quantity, meaning: Meaning) -> bytes:

@@ -12,7 +12,7 @@ from triage_node import codes
 from triage_node.conformance import COMPREHENSIVE_3D_SR_STORAGE, CT_SOP_CLASSES
 from triage_node.results import envelope
 from triage_node.results.content import (
-    CONTINUOUS,
+    SEPARATE,
     Item,
     Quantity,
     Reference,
@@ -26,6 +26,8 @@ from triage_node.results.explicit import element, item, raw_sequence, sequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from pydicom.sr.coding import Code
 
     from triage_node.identity import ResultIdentity
     from triage_node.results.source import Source
@@ -46,8 +48,12 @@ def document(
     model: Model,
     segmentations: Iterable[Dataset],
     wording: Wording,
+    title: Code = codes.IMAGING_MEASUREMENT_REPORT,
 ) -> Dataset:
-    """The report of `groups`; `head` stands before them and before the image library."""
+    """The report of `groups`; `head` stands before them and before the image library.
+
+    `title` is the root's concept name (CID 7021, extensible): viewers look for measurements beneath its default.
+    """
     library = _image_library(source)
     content = [
         Item(_MODIFIER, codes.LANGUAGE_OF_CONTENT, wording.language),
@@ -62,7 +68,7 @@ def document(
     dataset.CodingSchemeIdentificationSequence = envelope.private_scheme()
     dataset.ReferencedPerformedProcedureStepSequence = []  # type 2 (PS3.3 C.17.1, C.17.2), and unknown
     dataset.PerformedProcedureCodeSequence = []
-    dataset.ValueType, dataset.ContinuityOfContent = "CONTAINER", CONTINUOUS
+    dataset.ValueType, dataset.ContinuityOfContent = "CONTAINER", SEPARATE
     dataset.CompletionFlag, dataset.VerificationFlag, dataset.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
     _put(dataset, "ContentTemplateSequence", item(element(0x00080105, "CS", "DCMR"), element(0x0040DB00, "CS", "1500")))
     _put(dataset, "CurrentRequestedProcedureEvidenceSequence", _evidence(source, segmentations))
@@ -70,9 +76,9 @@ def document(
     if before:
         _put(dataset, "PredecessorDocumentsSequence", *before)
     envelope.stamp(dataset, "report", source, identity, model)
-    _put(dataset, "ConceptNameCodeSequence", code_item(codes.IMAGING_MEASUREMENT_REPORT, wording.meaning))
+    _put(dataset, "ConceptNameCodeSequence", code_item(title, wording.meaning))
     _put(dataset, "ContentSequence", *encoded(content, wording.meaning))
-    if not (words(content, wording.meaning) + wording.meaning(codes.IMAGING_MEASUREMENT_REPORT)).isascii():
+    if not (words(content, wording.meaning) + wording.meaning(title)).isascii():
         dataset.SpecificCharacterSet = "ISO_IR 192"
     # What is bytes already is written as it is, instead of being read and encoded again
     character_set = convert_encodings(dataset.SpecificCharacterSet)

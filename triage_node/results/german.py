@@ -40,6 +40,8 @@ _MEANINGS = (
     (codes.HORIZONTAL_PIXEL_SPACING, "Horizontaler Pixelabstand"),
     (codes.SOURCE, "Quelle"),
     (codes.IMAGING_MEASUREMENT_REPORT, "Bericht über Bildmessungen"),
+    (codes.DIAGNOSTIC_IMAGING_STUDY, "Bildgebende Untersuchung"),
+    (codes.CENTER, "Mittelpunkt"),
     (codes.IMAGING_MEASUREMENTS, "Bildmessungen"),
     (codes.MEASUREMENT_GROUP, "Messgruppe"),
     (codes.TRACKING_IDENTIFIER, "Bezeichnung zur Verfolgung"),
@@ -152,7 +154,6 @@ GERMAN = Wording(
         " Läsionen.",
         Sentence.NO_RIGHT_LUNG: "Die rechte Lunge wurde nicht gefunden.",
         Sentence.NO_LEFT_LUNG: "Die linke Lunge wurde nicht gefunden.",
-        Sentence.READ_WARNINGS: "Erst die Warnungen lesen, dann die Zahlen verwenden: {count} insgesamt.",
         Sentence.REFUSED: "Diese Studie wurde nicht ausgewertet. Über den Patienten sagt das nichts.",
         Sentence.FRACTIONS: "Befallen: {worse} % der stärker befallenen Lunge ({ct_grade}), {both} % beider Lungen"
         " (CT-SS {ct_ss}).",
@@ -163,5 +164,11 @@ GERMAN = Wording(
         " dieselben Bilder wurden mit einem anderen Modell oder einer anderen Konfiguration beurteilt.",
         Sentence.SAME_AGAIN: "Dieser Bericht (Generation {generation}) ersetzt den der Generation {before}:"
         " dieselben Bilder wurden noch einmal beurteilt.",
+        Sentence.CENTER: "Der Mittelpunkt ist ein Voxel dieser Struktur, in der Schicht, die am meisten von ihr zeigt:"
+        " eine Stelle zum Hinsehen, kein eigener Befund.",
+        Sentence.CENTER_OF_LESIONS: "Der Mittelpunkt ist ein Voxel der Läsionen, in der Schicht, die am meisten von"
+        " ihnen zeigt: eine Stelle zum Hinsehen, kein eigener Befund.",
+        Sentence.CENTER_OF_LUNGS: "Der Mittelpunkt ist ein Voxel der Lungen, in der Schicht, die am meisten von ihnen"
+        " zeigt: eine Stelle zum Hinsehen, kein Befund.",
     }),
 )  # fmt: skip

@@ -1,8 +1,10 @@
 """Assessment -> Comprehensive 3D SR by TID 1500 (PS3.16 annex A): groups for study, lungs and segments of lesions.
 
-A study that was not analysed gets a report by the same template that says so in codes. What a reader must not miss
-stands before the image library and the groups: the caution, the state of the analysis, every warning, the answer in
-one sentence, and what this report supersedes (TID 1500 is extensible).
+A study that was not analysed gets a report by the same template that says so in codes. Its title promises no
+measurements: OHIF then shows the words instead of looking for places.
+
+What a reader must not miss stands before the image library and the groups: the caution, the state of the analysis,
+every warning, the answer in one sentence, and what this report supersedes (TID 1500 is extensible).
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING
 from triage_node import codes
 from triage_node.conformance import SEGMENTATION_STORAGE
 from triage_node.results import algorithm, segmentation
-from triage_node.results.content import Item, Quantity, Reference, Relationship, Uid
+from triage_node.results.center import STUDY
+from triage_node.results.content import Item, Point, Quantity, Reference, Relationship, Uid
 from triage_node.results.document import document
 from triage_node.results.german import GERMAN
 from triage_node.results.wording import ENGLISH, Sentence
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from pydicom.sr.coding import Code
 
     from triage_node.identity import ResultIdentity
+    from triage_node.results.center import Place
     from triage_node.results.source import Source
     from triage_node.results.wording import Wording
     from triage_node.study import Assessment, LungMeasurement, Model, NotAnalysed, PassedOver
@@ -43,11 +47,17 @@ def judged(
     source: Source,
     identity: ResultIdentity,
     segmentations: Sequence[Dataset],
+    centers: Mapping[str, Place],
     language: str = "en",
 ) -> Dataset:
-    """The report of a judged study; `segmentations` are the finished objects that it refers to."""
+    """The report of a judged study; `segmentations` are the finished objects that it refers to.
+
+    `centers` are places by the name of what is measured (see `center`). Without a Frame of Reference UID they mean
+    nothing and are left out; the node reads no volume without one.
+    """
     wording = WORDINGS[language]
     by_tracking = _segments(segmentations)
+    points = _points(centers, source, wording)
     missing = [side for side in Laterality if side not in {lung.laterality for lung in assessment.lungs}]
     warnings = [
         *(_text(codes.WARNING, wording.sentence(_MISSING[side])) for side in missing),
@@ -59,7 +69,7 @@ def judged(
         _code(codes.SUMMARY_OF_ANALYSES, status),
         *warnings,
     ]
-    lesions = _lesion_groups(assessment, source, identity, by_tracking, wording)
+    lesions = _lesion_groups(assessment, source, identity, by_tracking, points, wording)
     head = [
         _comment(wording.sentence(Sentence.CAUTION)),
         *state,
@@ -67,8 +77,14 @@ def judged(
         *_standing(identity, wording),
     ]
     groups = [
-        _study_group(assessment, identity, wording, [*state, *_remarks(assessment, wording, lesions=bool(lesions))]),
-        *(_lung_group(lung, assessment, source, identity, by_tracking, wording) for lung in assessment.lungs),
+        _study_group(
+            assessment,
+            identity,
+            points,
+            wording,
+            [*state, *_remarks(assessment, wording, lesions=bool(lesions))],
+        ),
+        *(_lung_group(lung, assessment, source, identity, by_tracking, points, wording) for lung in assessment.lungs),
         *lesions,
     ]
     return document(head, groups, source, identity, assessment.model, segmentations, wording)
@@ -89,7 +105,7 @@ def not_analysed(
     groups = [
         _group(
             "Study",
-            "study",
+            STUDY,
             identity,
             wording,
             [_site(codes.BILATERAL), *algorithm.identification(model, model.parameters), *_refused(refusal)],
@@ -110,7 +126,7 @@ def not_analysed(
         *words,
         *_standing(identity, wording),
     ]
-    return document(head, groups, source, identity, model, (), wording)
+    return document(head, groups, source, identity, model, (), wording, codes.DIAGNOSTIC_IMAGING_STUDY)
 
 
 # ---------------------------------------------------------------------------------------------- in words
@@ -188,6 +204,22 @@ def _segments(segmentations: Iterable[Dataset]) -> dict[str, Reference]:
     }
 
 
+def _points(centers: Mapping[str, Place], source: Source, wording: Wording) -> dict[str, tuple[Item, Item]]:
+    """What is measured -> a point that lies in it, and what the point is; OHIF gives up on a group without one."""
+    frame_of_reference = source.frame_of_reference_uid
+    if frame_of_reference is None:
+        return {}
+    lesions = any(segment.tracking in centers for segment in (segmentation.LESION, *segmentation.LESION_CLASSES))
+    whole = Sentence.CENTER_OF_LESIONS if lesions else Sentence.CENTER_OF_LUNGS
+    return {
+        what: (
+            Item(_CONTAINS, codes.CENTER, Point(place_mm=place, frame_of_reference_uid=frame_of_reference)),
+            _comment(wording.sentence(whole if what == STUDY else Sentence.CENTER)),
+        )
+        for what, place in centers.items()
+    }
+
+
 def _group(
     name: str, what: str, identity: ResultIdentity, wording: Wording, content: Iterable[Item], remarks: Iterable[Item]
 ) -> Item:
@@ -204,7 +236,11 @@ def _group(
 
 
 def _study_group(
-    assessment: Assessment, identity: ResultIdentity, wording: Wording, state_and_remarks: Sequence[Item]
+    assessment: Assessment,
+    identity: ResultIdentity,
+    points: Mapping[str, tuple[Item, Item]],
+    wording: Wording,
+    state_and_remarks: Sequence[Item],
 ) -> Item:
     by = algorithm.short(assessment.model)
     measurements = [
@@ -234,8 +270,9 @@ def _study_group(
         *algorithm.identification(assessment.model, algorithm.parameters(assessment)),
         *measurements,
         *evaluations,
+        *points.get(STUDY, ()),
     ]
-    return _group("Study", "study", identity, wording, content, state_and_remarks)
+    return _group("Study", STUDY, identity, wording, content, state_and_remarks)
 
 
 def _lung_group(
@@ -244,6 +281,7 @@ def _lung_group(
     source: Source,
     identity: ResultIdentity,
     segments: Mapping[str, Reference],
+    points: Mapping[str, tuple[Item, Item]],
     wording: Wording,
 ) -> Item:
     by = algorithm.short(assessment.model)
@@ -259,6 +297,7 @@ def _lung_group(
         _percent(codes.GROUND_GLASS_EXTENT, lung.ground_glass_fraction, by),
         _percent(codes.CONSOLIDATION_EXTENT, lung.consolidation_fraction, by),
         *_segment(reference, source),
+        *points.get(what, ()),
     ]
     return _group(f"{lung.laterality.capitalize()} lung", what, identity, wording, content, ())
 
@@ -268,6 +307,7 @@ def _lesion_groups(
     source: Source,
     identity: ResultIdentity,
     segments: Mapping[str, Reference],
+    points: Mapping[str, tuple[Item, Item]],
     wording: Wording,
 ) -> list[Item]:
     """A group for each segment of the lesion object, with its volume."""
@@ -289,6 +329,7 @@ def _lesion_groups(
             *algorithm.identification(assessment.model, algorithm.parameters(assessment)),
             Item(_CONTAINS, codes.VOLUME, Quantity(value=volume_ml, unit=codes.MILLILITRE), by),
             *_segment(reference, source),
+            *points.get(segment.tracking, ()),
         ]
         groups.append(_group(segment.label, segment.tracking, identity, wording, content, ()))
     return groups

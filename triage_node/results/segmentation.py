@@ -110,30 +110,31 @@ LUNGS = (
 )
 
 
-def lesions(
-    volume: Volume, findings: Findings, source: Source, identity: ResultIdentity, *, label_map: bool = False
-) -> Dataset | None:
-    """The lesion object: one segment, or one for each class that the method found; their union is the whole lesion.
+Masks = tuple[tuple[Segment, "Slices"], ...]  # the segments of an object that have a voxel, packed
 
-    None without a lesion voxel, since a segmentation needs at least one frame.
-    """
+
+def lesions(findings: Findings) -> Masks:
+    """The lesion object's: one segment, or one for each class that was found; their union is the whole lesion."""
     found, dense = findings.lesions, findings.consolidation
     if dense is None:
         masks = [(LESION, lambda z: found[z])]
     else:
         ground_glass, consolidation = LESION_CLASSES
         masks = [(ground_glass, lambda z: found[z] > dense[z]), (consolidation, lambda z: found[z] & dense[z])]
-    return _encode("lesion map" if label_map else "lesions", masks, volume, findings.model, source, identity)
+    return _packed(masks, len(found))
 
 
-def lungs(
-    volume: Volume, findings: Findings, source: Source, identity: ResultIdentity, *, label_map: bool = False
-) -> Dataset | None:
-    """The lungs object: a segment for every lung that was found, numbered as in `lung_numbers`."""
+def lungs(findings: Findings) -> Masks:
+    """The lungs object's: a segment for every lung that was found, numbered as in `lung_numbers`."""
     labels = findings.lungs
     right, left = LUNGS
     masks = [(right, lambda z: labels[z] == RIGHT_LUNG), (left, lambda z: labels[z] == LEFT_LUNG)]
-    return _encode("lung map" if label_map else "lungs", masks, volume, findings.model, source, identity)
+    return _packed(masks, len(labels))
+
+
+def _packed(masks: Sequence[tuple[Segment, MaskOf]], depth: int) -> Masks:
+    found = ((segment, frames.packed(mask_of, depth)) for segment, mask_of in masks)
+    return tuple((segment, bits) for segment, bits in found if bits)
 
 
 def lung_numbers(findings: Findings) -> dict[int, int]:
@@ -158,33 +159,31 @@ def label_of(laterality: Laterality) -> int:
     return RIGHT_LUNG if laterality is Laterality.RIGHT else LEFT_LUNG
 
 
-def _encode(
+def dataset(
     kind: ResultKind,
-    masks: Sequence[tuple[Segment, MaskOf]],
+    masks: Masks,
     volume: Volume,
     model: Model,
     source: Source,
     identity: ResultIdentity,
 ) -> Dataset | None:
-    """The object of the segments that have a voxel; None where none has.
+    """The object of `masks`; None where no segment has a voxel, since a segmentation needs at least one frame.
 
     highdicom makes it for one slice; the frames of all take the place of that slice's.
     """
-    depth, rows, columns = volume.hounsfield.shape
-    found = [(segment, frames.packed(mask_of, depth)) for segment, mask_of in masks]
-    found = [(segment, bits) for segment, bits in found if bits]
-    if not found:
+    if not masks:
         return None
+    rows, columns = volume.hounsfield.shape[1:]
     label_map = kind in LABEL_MAPS
     date, time = envelope.moment(source, identity)
     measures = _measures(source, volume)
     sample = np.zeros((1, rows, columns), np.uint8)
-    sample.flat[: len(found)] = range(1, len(found) + 1)
-    dataset = Segmentation(
+    sample.flat[: len(masks)] = range(1, len(masks) + 1)
+    made = Segmentation(
         source_images=[_stand_in(source, volume, measures[0])],
         pixel_array=sample,
         segmentation_type=SegmentationTypeValues.LABELMAP if label_map else SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe(n, s, model, identity) for n, (s, _) in enumerate(found, start=1)],
+        segment_descriptions=[_describe(n, s, model, identity) for n, (s, _) in enumerate(masks, start=1)],
         series_instance_uid=identity.uid(f"{kind} series"),
         series_number=envelope.KINDS[kind].series_number,
         sop_instance_uid=identity.uid(kind),
@@ -200,14 +199,14 @@ def _encode(
         content_date=date,
         content_time=time,
     )
-    _as_in_source(dataset, source, measures, identity.uid(f"{kind} dimensions"))
-    envelope.stamp(dataset, kind, source, identity, model)
-    segments = [bits for _, bits in found]
+    _as_in_source(made, source, measures, identity.uid(f"{kind} dimensions"))
+    envelope.stamp(made, kind, source, identity, model)
+    segments = [bits for _, bits in masks]
     if label_map:
-        _put_label_map(dataset, segments, source, (rows, columns))
+        _put_label_map(made, segments, source, (rows, columns))
     else:
-        _put_frames(dataset, segments, source, rows * columns)
-    return dataset
+        _put_frames(made, segments, source, rows * columns)
+    return made
 
 
 def _put_frames(dataset: Dataset, segments: list[Slices], source: Source, cells: int) -> None:

@@ -29,13 +29,15 @@ class Sentence(StrEnum):
     NO_LESION = "no lesion"
     NO_RIGHT_LUNG = "no right lung"
     NO_LEFT_LUNG = "no left lung"
-    READ_WARNINGS = "read warnings"  # {count}
     REFUSED = "refused"
     FRACTIONS = "fractions"  # {worse} {both} in percent, {ct_grade} {ct_ss}
     PROBABILITY = "probability"  # {percent}
     NEW_IMAGES = "new images"  # {generation} {before}
     NEW_JUDGE = "new judge"  # {generation} {before}
     SAME_AGAIN = "same again"  # {generation} {before}
+    CENTER = "center"
+    CENTER_OF_LESIONS = "center of lesions"
+    CENTER_OF_LUNGS = "center of lungs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,6 @@ ENGLISH = Wording(
         Sentence.NO_LESION: "No lesion voxel was found inside the lungs: there is no lesion segmentation.",
         Sentence.NO_RIGHT_LUNG: "The right lung was not found.",
         Sentence.NO_LEFT_LUNG: "The left lung was not found.",
-        Sentence.READ_WARNINGS: "Read the warnings before you use the numbers: {count} in all.",
         Sentence.REFUSED: "This study was not analysed. This says nothing about the patient.",
         Sentence.FRACTIONS: "Affected: {worse} % of the worse lung ({ct_grade}), {both} % of both lungs"
         " (CT-SS {ct_ss}).",
@@ -92,5 +93,11 @@ ENGLISH = Wording(
         " the same images were judged by another model or configuration.",
         Sentence.SAME_AGAIN: "This report (generation {generation}) supersedes that of generation {before}:"
         " the same images were judged once more.",
+        Sentence.CENTER: "The center is a voxel of this structure, on the slice that shows most of it: a place to look"
+        " at, no finding of its own.",
+        Sentence.CENTER_OF_LESIONS: "The center is a voxel of the lesions, on the slice that shows most of them: a"
+        " place to look at, no finding of its own.",
+        Sentence.CENTER_OF_LUNGS: "The center is a voxel of the lungs, on the slice that shows most of them: a place"
+        " to look at, no finding.",
     }),
 )  # fmt: skip
