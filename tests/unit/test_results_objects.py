@@ -12,9 +12,10 @@ import pydicom
 import pytest
 
 from tests import builders
-from tests.unit.results_cases import MULTI_FRAME, SHEARED, SINGLE_FRAME, build, errors_of, judge, run, written
+from tests.unit.results_cases import MODEL, MULTI_FRAME, SHEARED, SINGLE_FRAME, build, errors_of, judge, run, written
 from triage_node import results
 from triage_node.errors import InvalidResult
+from triage_node.results.envelope import KINDS, description
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,13 +140,26 @@ def test_each_object_has_a_series_of_its_own_in_the_study_of_its_source(tmp_path
 def test_objects_say_who_made_them_when_and_that_they_are_not_for_diagnostic_use(tmp_path: Path) -> None:
     for made in build(tmp_path).objects().values():
         dataset = made.dataset
-        assert dataset.SeriesDescription.startswith("NOT FOR DIAGNOSTIC USE")
-        assert len(dataset.SeriesDescription) <= 64
+        assert "NOT FOR DIAGNOSTIC USE" in dataset.SeriesDescription
         assert (dataset.Manufacturer, dataset.ManufacturerModelName) == ("triage-node", "threshold")
         assert dataset.DeviceSerialNumber == "TRIAGE"
         local = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC).astimezone()
         assert f"{dataset.ContentDate}{dataset.ContentTime}" == local.strftime("%Y%m%d%H%M%S.%f")
         assert dataset.AccessionNumber == "A0001"
+
+
+SHOWN = 22  # characters of a Series Description that OHIF shows in its list
+
+
+def test_what_a_series_is_can_be_read_in_the_beginning_of_its_description() -> None:
+    described = [description(kind, MODEL) for kind in KINDS]
+    assert "Lung lesions (NOT FOR DIAGNOSTIC USE), threshold" in described
+    assert len({text[:SHOWN] for text in described}) == len(described)
+    for kind in KINDS:
+        longest = description(kind, replace(MODEL, name="n" * 80), generation=123)
+        assert longest.endswith("n, answer 123")
+        assert "(NOT FOR DIAGNOSTIC USE), n" in longest
+        assert len(longest) == 64
 
 
 def test_content_time_is_told_in_the_time_zone_of_the_source(tmp_path: Path) -> None:

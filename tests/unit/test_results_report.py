@@ -314,7 +314,7 @@ def test_a_later_generation_names_every_object_that_it_supersedes(tmp_path: Path
     assert ("Superseded segmentation of lungs", old["lungs"].sop_instance_uid) in head
     assert ("Superseded report", old["report"].sop_instance_uid) in head
     assert sum(name.startswith("Superseded") for name, _ in head) == 2
-    assert made.dataset.SeriesDescription == "NOT FOR DIAGNOSTIC USE: report, threshold, answer 2"
+    assert made.dataset.SeriesDescription == "Report (NOT FOR DIAGNOSTIC USE), threshold, answer 2"
     results.encode(made)
 
 

@@ -42,19 +42,22 @@ class Kind:
 
 
 KINDS: Mapping[ResultKind, Kind] = MappingProxyType({
-    "lesions": Kind(modality="SEG", series_number=9801, title="lung lesions"),
-    "lungs": Kind(modality="SEG", series_number=9802, title="lungs"),
-    "report": Kind(modality="SR", series_number=9803, title="report"),
-    "overview": Kind(modality="OT", series_number=9804, title="overview"),
-    "lesion map": Kind(modality="SEG", series_number=9805, title="lung lesions, map"),
-    "lung map": Kind(modality="SEG", series_number=9806, title="lungs, map"),
+    "lesions": Kind(modality="SEG", series_number=9801, title="Lung lesions"),
+    "lungs": Kind(modality="SEG", series_number=9802, title="Lungs"),
+    "report": Kind(modality="SR", series_number=9803, title="Report"),
+    "overview": Kind(modality="OT", series_number=9804, title="Overview"),
+    "lesion map": Kind(modality="SEG", series_number=9805, title="Lung lesions, map"),
+    "lung map": Kind(modality="SEG", series_number=9806, title="Lungs, map"),
 })  # fmt: skip
 
 
 def description(kind: ResultKind, model: Model, generation: int = 1) -> str:
-    """Series Description: the caution first, the number of a later answer last; 64 characters (PS3.5 table 6.2-1)."""
+    """Series Description: title, caution, method, number of a later answer; 64 characters (PS3.5 table 6.2-1).
+
+    The title comes first, since lists of series show some 20 characters; where all is too long the method is cut.
+    """
     answer = f", answer {generation}" if generation > 1 else ""
-    return f"{NOT_FOR_DIAGNOSTIC_USE}: {KINDS[kind].title}, {model.name}"[: 64 - len(answer)] + answer
+    return f"{KINDS[kind].title} ({NOT_FOR_DIAGNOSTIC_USE}), {model.name}"[: 64 - len(answer)] + answer
 
 
 def software_versions(model: Model) -> list[str]:
