@@ -10,16 +10,16 @@ import sqlite3
 import sys
 import time
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from triage_node import __version__, config, logbook, terminal, worklist
+from triage_node.commands import marking
 from triage_node.commands.options import DEFAULT_CONFIG, ConfigOption, JsonOption, journal_of, settings_of
 from triage_node.errors import ConfigurationError, StateInUse, TriageError
-from triage_node.journal import outbox, queue
+from triage_node.journal import outbox
 
 FAILED, USAGE, IN_USE, NOT_ALL_ANALYSED = 1, 2, 4, 5
 
@@ -31,14 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class ReadingState(StrEnum):
-    """What `mark` can say of a study."""
-
-    WAITING = "waiting"
-    READING = "reading"
-    READ = "read"
 
 
 @app.command()
@@ -238,19 +230,6 @@ def reanalyze(
 
 
 @app.command()
-def mark(
-    uid: Annotated[str, typer.Argument(help="Study Instance UID.", metavar="UID")],
-    state: Annotated[ReadingState, typer.Argument(help="Where its reading stands.")],
-    config_path: ConfigOption = DEFAULT_CONFIG,
-) -> None:
-    """Say that a study is being read or has been read, or put it back into the queue."""
-    settings = settings_of(config_path, "mark")
-    if not queue.mark(journal_of(settings), uid, state.value, time.time()):
-        raise TriageError(f"no study {uid} in {settings.state_dir}")
-    typer.echo(f"{uid}: {state.value}")
-
-
-@app.command()
 def echo(config_path: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """C-ECHO this node and every destination; exit 1 when one does not answer."""
     from triage_node import folder as folders
@@ -288,6 +267,9 @@ def conformance(json: JsonOption = False) -> None:
         terminal.print_json(table.listing())
     else:
         typer.echo(table.statement())
+
+
+marking.add(app)
 
 
 @app.command(hidden=True)

@@ -12,6 +12,7 @@
     │   ├── CannotUnderstand    0xC000, not a data set
     │   └── ConflictingInstance 0xC001, another object is kept under this SOP Instance UID
     ├── InvalidResult           an object of ours does not conform and must not leave; says what is wrong
+    ├── ReadingRefused          a reading task cannot be changed that way; carries the DIMSE status to answer with
     ├── ReportRefused           a storage commitment report cannot be used; carries the DIMSE status to answer with
     └── DeliveryFailed          a destination did not take an object; says whether a retry makes sense
 """
@@ -78,6 +79,14 @@ class ConflictingInstance(StorageRefused):
 
 class InvalidResult(TriageError):
     """An object that was made here does not conform, so it must not leave: the message lists what is wrong."""
+
+
+class ReadingRefused(TriageError):
+    """A reading task cannot be claimed, ended or cancelled that way; `status` is the answer of PS3.4 annex CC."""
+
+    def __init__(self, words: str, *, status: int) -> None:
+        super().__init__(words)
+        self.status = status
 
 
 class ReportRefused(TriageError):

@@ -118,27 +118,86 @@ def _words(what: str, step: ReadingPriority, high: str, medium: str) -> str:
     return f"{what} from {high if step is ReadingPriority.HIGH else medium} on"
 
 
-def arrange(studies: Sequence[Facts], settings: WorklistSection, now: float) -> list[Place]:
-    """The reading list: every study once, in reading order."""
-    by_arrival = sorted(studies, key=_by_arrival)
-    queue = [facts for facts in by_arrival if facts.state in _IN_THE_QUEUE]
-    judged = sorted(
-        (facts for facts in queue if facts.state is StudyState.JUDGED), key=lambda facts: _sooner(facts, settings, now)
+def standing(facts: Facts, settings: WorklistSection) -> Standing:
+    """What the facts say under these settings."""
+    reached, why = _level(facts, settings)
+    arrival = (facts.arrived_at, facts.study_instance_uid)
+    return Standing(
+        facts=facts,
+        level=reached,
+        why_level=why,
+        arrival=arrival,
+        urgency=(_STEPS[reached], -urgency(facts, settings), *arrival),
     )
-    following = iter(judged)
-    arranged = [next(following) if facts.state is StudyState.JUDGED else facts for facts in queue]
-    reading = [facts for facts in by_arrival if _BLOCKS.get(facts.state) == 0]
-    read = [facts for facts in by_arrival if _BLOCKS.get(facts.state) == 2]
-    arrival_rank = {facts.study_instance_uid: rank for rank, facts in enumerate([*reading, *queue, *read], start=1)}
+
+
+def turns(
+    standings: Iterable[Standing], settings: WorklistSection, now: float, pace_s: float = 0.0, *, triage: bool = True
+) -> list[Turn]:
+    """The reading list as it is now: every study once, in reading order.
+
+    `pace_s` is how often a reader takes the next study, 0 where that is not known. Without `triage`: in order of
+    arrival, as it would be without this program.
+    """
+    by_arrival = sorted(standings, key=attrgetter("arrival"))
+    reading: list[Standing] = []
+    stat: list[Standing] = []
+    queue: list[Standing] = []
+    below: list[Standing] = []  # read or called off
+    taken: dict[bool, list[tuple[float, str]]] = {True: [], False: []}  # who left the queue, ordered STAT or not
+    for one in by_arrival:
+        state, is_stat = one.facts.state, one.facts.order_priority is OrderPriority.STAT
+        if state in _IN_THE_QUEUE:
+            (stat if is_stat else queue).append(one)
+            continue
+        (reading if state is StudyState.READING else below).append(one)
+        if state is not StudyState.CANCELLED:
+            taken[is_stat].append(one.arrival)
+    following = [Turn(standing=one, rank=rank, arrival_rank=rank) for rank, one in enumerate(reading, start=1)]
+    for block, gone in ((stat, taken[True]), (queue, taken[False])):
+        following += _queue(block, gone, settings, now, pace_s, len(reading), len(following), triage=triage)
+    ended = enumerate(below, start=len(following) + 1)
+    return following + [Turn(standing=one, rank=rank, arrival_rank=rank) for rank, one in ended]
+
+
+def _queue(
+    block: Sequence[Standing],
+    taken: Sequence[tuple[float, str]],
+    settings: WorklistSection,
+    now: float,
+    pace_s: float,
+    reading: int,
+    above: int,
+    *,
+    triage: bool,
+) -> list[Turn]:
+    """The turns of studies that came in this order, with `above` on the list before them, `reading` of these open."""
+    if not triage:
+        return [Turn(standing=one, rank=rank, arrival_rank=rank) for rank, one in enumerate(block, start=above + 1)]
+    judged = [one.facts.state is StudyState.JUDGED for one in block]
+    ends_s = settings.max_wait_min * 60 - now
+    last = reading_order.places_in_time([one.arrival[0] + ends_s for one in block], pace_s, above - reading + 1)
+    overtaken = [0] * len(block)
+    for number, one in enumerate(block):
+        if not judged[number]:
+            last[number] = reading_order.place_by_arrival(number, one.arrival, taken)
+            overtaken[number] = number + 1 - int(last[number])
+    # Nothing is known of what was not judged: it gives way to all others, within its last place, unless it was ordered
+    # with a priority.
+    silent = [not known and one.level is not ReadingPriority.HIGH for known, one in zip(judged, block, strict=True)]
+    by_urgency = sorted(range(len(block)), key=lambda number: (silent[number], block[number].urgency))
+    ranks = [0] * len(block)
+    for rank, number in enumerate(by_urgency):
+        ranks[number] = rank
     return [
-        Place(
-            study_instance_uid=facts.study_instance_uid,
-            rank=rank,
-            arrival_rank=arrival_rank[facts.study_instance_uid],
-            reading_priority=level(facts, settings),
-            reasons=_reasons(facts, rank, arrival_rank[facts.study_instance_uid], settings, now),
+        Turn(
+            standing=block[number],
+            rank=above + place,
+            arrival_rank=above + number + 1,
+            overtaken_by=overtaken[number],
+            at_last_place=judged[number] and place >= last[number],
         )
-        for rank, facts in enumerate([*reading, *arranged, *read], start=1)
+        for place, number in enumerate(reading_order.arranged(ranks, last), start=1)
     ]
 
 
@@ -164,13 +223,60 @@ def percent(fraction: float) -> str:
     return "<1%" if 0 < fraction < 0.005 else f"{fraction:.0%}"
 
 
-def _reasons(facts: Facts, rank: int, arrival_rank: int, settings: WorklistSection, now: float) -> tuple[str, ...]:
-    if facts.state is StudyState.WAITING:
-        return ("not judged yet: keeps its place by arrival",)
-    if facts.state is StudyState.NOT_ANALYSED:
-        return (f"not analysed: {facts.words}", "keeps its place by arrival")
-    if facts.state in _BLOCKS and facts.affected_fraction is None:
-        return (f"not analysed: {facts.words}" if facts.words else "not judged", f"state: {facts.state}")
+def _explanation(turn: Turn, settings: WorklistSection, now: float) -> str:
+    facts, moved = turn.standing.facts, f"moved from {turn.arrival_rank} to {turn.rank}"
+    if facts.state is StudyState.READING:
+        return f"is being read, so it stands above the queue: {_numbers(facts)}"
+    if facts.state is StudyState.READ:
+        return f"has been read, so it stands below the queue: {_numbers(facts)}"
+    if facts.state is StudyState.CANCELLED:
+        return f"its reading was called off, so it stands below the queue: {_numbers(facts)}"
+    why = []
+    if facts.order_priority in (OrderPriority.STAT, OrderPriority.HIGH):
+        why.append(f"ordered {facts.order_priority}")
+    if facts.state is StudyState.JUDGED and turn.at_last_place:
+        why.append(_waited(facts, settings, now))
+    why.append(_numbers(facts))
+    if turn.rank == turn.arrival_rank:
+        return f"stands at {turn.rank} as it came: {', '.join(why)}"
+    if turn.overtaken_by:
+        why.append(f"{turn.overtaken_by} that came later read before it")
+    if turn.rank > turn.arrival_rank:
+        return f"{moved}, behind more urgent ones: {', '.join(why)}"
+    return f"{moved}: {', '.join(why)}"
+
+
+def _numbers(facts: Facts) -> str:
+    """What decides of a study in a few words: the worse lung and the probability, or why there are no such numbers."""
+    fraction = facts.affected_fraction
+    if fraction is None:
+        if facts.words:
+            return f"not analysed: {facts.words}"
+        return "not judged yet" if facts.state is StudyState.WAITING else "not judged"
+    right, left = facts.affected_fraction_right, facts.affected_fraction_left
+    side = "each" if right == left else "the right" if fraction == right else "the left"
+    words = f"{percent(fraction)} of {side} lung affected"
+    return words if facts.covid_probability is None else f"{words}, P(COVID-19) {facts.covid_probability:.2f}"
+
+
+def _waited(facts: Facts, settings: WorklistSection, now: float) -> str:
+    return f"has waited {(now - facts.arrived_at) / 60:.0f} of {settings.max_wait_min:g} min at most"
+
+
+def _reasons(turn: Turn, settings: WorklistSection, now: float) -> tuple[str, ...]:
+    facts, rank, arrival_rank = turn.standing.facts, turn.rank, turn.arrival_rank
+    ordered = [f"ordered {facts.order_priority}"] if facts.order_priority else []
+    in_queue = facts.state in _IN_THE_QUEUE
+    moved = [f"moved from {arrival_rank} to {rank}"] if in_queue and rank != arrival_rank else []
+    if not in_queue and facts.affected_fraction is None:
+        return (f"not analysed: {facts.words}" if facts.words else "not judged", *ordered, f"state: {facts.state}")
+    if facts.state is not StudyState.JUDGED and in_queue:
+        known = "not judged yet" if facts.state is StudyState.WAITING else f"not analysed: {facts.words}"
+        overtaken = [f"{turn.overtaken_by} that came later read before it"] if turn.overtaken_by else []
+        if moved:
+            return (known, *ordered, *overtaken, *moved)
+        by_arrival = "keeps its place by arrival"
+        return (f"{known}: {by_arrival}", *ordered) if not facts.words else (known, *ordered, by_arrival)
     reasons = []
     for side, fraction in (("right", facts.affected_fraction_right), ("left", facts.affected_fraction_left)):
         share = None if fraction is None else percent(fraction)

@@ -369,3 +369,4 @@ class StudyState(StrEnum):
     NOT_ANALYSED = "not_analysed"
     READING = "reading"
     READ = "read"
+    CANCELLED = "cancelled"  # somebody who may has called the reading off; the study stays on the list

@@ -14,9 +14,9 @@ from triage_node import analyst, config, inference, logbook, node, results, volu
 from triage_node.archive import Archive
 from triage_node.custody import Custody
 from triage_node.doorbell import Doorbell
-from triage_node.errors import ConfigurationError, OutOfResources
+from triage_node.errors import ConfigurationError, OutOfResources, ReadingRefused
 from triage_node.filing import read_file
-from triage_node.journal import Journal, intake, queue, views
+from triage_node.journal import Journal, intake, queue, views, workitems
 from triage_node.study import OperatingPoint
 
 if TYPE_CHECKING:
@@ -162,14 +162,15 @@ def test_a_study_that_was_read_leaves_the_queue_and_can_be_put_back(
     assert an_analyst(journal, settings).work()
     before = views.study(journal, study)
     assert before is not None
-    assert queue.mark(journal, study, "read", time.time())
+    workitems.finish(journal, study, "reader", time.time())
     during = views.study(journal, study)
     assert during is not None
     assert during.state == "read"
-    assert queue.mark(journal, study, "waiting", time.time())
+    workitems.release(journal, study, "reader", time.time())
     after = views.study(journal, study)
     assert after == before
-    assert not queue.mark(journal, "1.2.3.4.5", "read", time.time())
+    with pytest.raises(ReadingRefused, match=r"no study 1\.2\.3\.4\.5"):
+        workitems.finish(journal, "1.2.3.4.5", "reader", time.time())
 
 
 def test_a_traceback_names_no_patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
@@ -139,8 +139,8 @@ def finish(
         state = StudyState.JUDGED if result.assessment is not None else StudyState.NOT_ANALYSED
         # What a radiologist has opened or read stays so; only its facts are replaced.
         database.conn.execute(
-            "update studies set result_id = ?, state = case when state in ('reading', 'read') then state else ? end"
-            " where study_instance_uid = ?",
+            "update studies set result_id = ?, state = case when state in ('reading', 'read', 'cancelled') then state"
+            " else ? end where study_instance_uid = ?",
             (result_id, state, study),
         )
         journal.note(
@@ -184,22 +184,3 @@ def depth(journal: Journal) -> dict[str, int]:
     return {
         row["state"]: row["number"] for row in journal.rows("select state, count(*) as number from jobs group by 1")
     }
-
-
-def mark(journal: Journal, study: str, state: Literal["waiting", "reading", "read"], now: float) -> bool:
-    """Say where the reading of a study stands; "waiting" puts it back into the queue. False if it is unknown."""
-    with journal.writing() as database:
-        row = database.conn.execute(
-            "select assessment_json is not null, result_id from studies left join results on results.id = result_id"
-            " where studies.study_instance_uid = ?",
-            (study,),
-        ).fetchone()
-        if row is None:
-            return False
-        back = StudyState.WAITING if row[1] is None else StudyState.JUDGED if row[0] else StudyState.NOT_ANALYSED
-        database.conn.execute(
-            "update studies set state = ? where study_instance_uid = ?",
-            (back if state == "waiting" else StudyState(state), study),
-        )
-        journal.note(database, f"study marked {state}", study=study, at=now)
-        return True

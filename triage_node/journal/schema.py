@@ -167,6 +167,76 @@ create table if not exists circuits (
     words           text not null
 );
 
+-- Reading tasks (PS3.4 annex CC). The one with the largest number is a study's current one.
+create table if not exists workitems (
+    workitem_uid    text primary key,      -- SOP Instance UID
+    study_instance_uid text,               -- null: ordered, and nothing came yet that fits
+    number          integer not null,      -- from 1, of the study's workitems
+    accession_number text not null,        -- of the order; '' where there is none
+    state           text not null,         -- StepState
+    transaction_uid text,                  -- of the claim
+    performer       text,                  -- who claimed it: a user's name, or 'AE ' and an AE title
+    created_at      real not null,
+    created_by      text not null,         -- '' where the node made it for images that came
+    changed_at      real not null,
+    claimed_at      real,
+    ended_at        real,
+    words           text not null default '',  -- why it was cancelled
+    ordered_priority text,                 -- HIGH, MEDIUM, LOW, as the order said
+    ordered_json    text,                  -- attributes of the order, DICOM JSON
+    performed_json  text                   -- attributes that the performer has set, DICOM JSON
+);
+create index if not exists workitems_by_study on workitems (study_instance_uid, number);
+create index if not exists workitems_awaiting on workitems (accession_number) where study_instance_uid is null;
+create index if not exists workitems_by_state on workitems (state);
+
+create table if not exists study_headers (
+    study_instance_uid text primary key,
+    header_json     text not null          -- whose study it is and who ordered it, from its first image, DICOM JSON
+);
+
+create table if not exists workitem_events (
+    id              integer primary key,
+    workitem_uid    text not null,
+    at              real not null,
+    kind            integer not null,      -- event type of PS3.4 table CC.2.4-1; 0: made or changed, for filters alone
+    detail_json     text not null,
+    only_for        text,                  -- AE title: the first report of a new subscription
+    dispatched      integer not null default 0
+);
+create index if not exists workitem_events_new on workitem_events (id) where dispatched = 0;
+
+create table if not exists subscriptions (
+    ae_title        text not null,
+    workitem_uid    text not null,
+    active          integer not null,      -- 0: unsubscribed by name, so that a global subscription does not renew it
+    deletion_lock   integer not null,
+    primary key (ae_title, workitem_uid)
+) without rowid;
+create index if not exists subscriptions_by_workitem on subscriptions (workitem_uid) where active;
+
+create table if not exists global_subscriptions (
+    ae_title        text primary key,
+    deletion_lock   integer not null,
+    filter_json     text,                  -- matching keys, DICOM JSON; null: everything
+    suspended       integer not null,      -- what is there already is reported on, what comes is not
+    since           real not null
+);
+
+create table if not exists reports (
+    id              integer primary key,
+    event_id        integer not null references workitem_events (id),
+    ae_title        text not null,
+    state           text not null,         -- 'queued', 'delivered', 'refused', 'given up'
+    attempts        integer not null,
+    queued_at       real not null,
+    next_at         real not null,
+    finished_at     real,
+    words           text not null,
+    unique (event_id, ae_title)
+);
+create index if not exists reports_due on reports (ae_title, id) where state = 'queued';
+
 create table if not exists events (
     id              integer primary key,
     at              real not null,
