@@ -1,27 +1,37 @@
 """Facts -> reading priority, place on the list and the reasons for both; no I/O, `now` is an argument.
 
-The order in three sentences. A study that was not judged (yet) keeps the place that its arrival gave it. The judged
-studies share the remaining places, the most urgent first. A judged study that has waited for the configured maximum
-goes before all judged ones that have not, in order of arrival, so that triage never holds anybody longer.
+The order in five sentences. What was ordered STAT stands before all that was not. A study that was not judged (yet)
+keeps the place that its arrival gave it, and moves up for each later one that is read before it. The judged studies
+share the remaining places, the most urgent first. Nobody is put so far back that he would wait longer than the
+configured maximum, as long as arrival order would keep it for everybody; for this the pace of reading must be known.
+Who has waited longer stands before all who have not, in order of arrival.
+
+reading_order.py makes the order, this module says what goes into it and what is said of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from triage_node import operating
-from triage_node.study import NO_CARD, ReadingPriority, StudyState
+from triage_node import operating, reading_order
+from triage_node.study import NO_CARD, OrderPriority, ReadingPriority, StudyState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from triage_node.config import WorklistSection
     from triage_node.study import OperatingPoint
 
 _IN_THE_QUEUE = (StudyState.WAITING, StudyState.JUDGED, StudyState.NOT_ANALYSED)
-# Studies that are being read stand above the queue, those that have been read below it.
-_BLOCKS = {StudyState.READING: 0, StudyState.READ: 2}
+_STEPS = {level: step for step, level in enumerate(ReadingPriority)}
+# The level that an order asks for at least. ROUTINE and LOW ask for no hurry (PS3.3 table C.30.2-1: LOW is routine).
+_ORDERED = {
+    OrderPriority.STAT: ReadingPriority.HIGH,
+    OrderPriority.HIGH: ReadingPriority.HIGH,
+    OrderPriority.MEDIUM: ReadingPriority.MEDIUM,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +46,37 @@ class Facts:
     affected_fraction_left: float | None = None
     operating_point: OperatingPoint = NO_CARD  # from the card of the model that judged it
     words: str = ""  # why it was not analysed
+    order_priority: OrderPriority | None = None  # None: none came with the study
 
     @property
     def affected_fraction(self) -> float | None:
         """The larger of both lungs'."""
-        known = [f for f in (self.affected_fraction_right, self.affected_fraction_left) if f is not None]
-        return max(known) if known else None
+        right, left = self.affected_fraction_right, self.affected_fraction_left
+        if right is None or left is None:
+            return left if right is None else right
+        return max(right, left)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What can be said of a study without the others and without the time: made once, used in every order."""
+
+    facts: Facts
+    level: ReadingPriority
+    why_level: str  # the thresholds or the order that gave it; empty where nothing is known
+    arrival: tuple[float, str]  # sorts by arrival; studies of the same instant by UID
+    urgency: tuple[int, float, float, str]  # sorts by level, then by index, then by arrival
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Where a study stands; `Place` is the same in words."""
+
+    standing: Standing
+    rank: int  # from 1
+    arrival_rank: int  # from 1, where it would stand without triage: what was ordered STAT first, then by arrival
+    overtaken_by: int = 0  # later ones that were read before it, by which an unjudged study moves up
+    at_last_place: bool = False  # the maximum wait lets it stand no further back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +87,8 @@ class Place:
     rank: int  # from 1
     arrival_rank: int  # from 1, where it would stand without triage
     reading_priority: ReadingPriority
-    reasons: tuple[str, ...]
+    explanation: str  # one sentence: from where to where, and the numbers that did it
+    reasons: tuple[str, ...]  # the same in detail, a sentence each
 
 
 def urgency(facts: Facts, settings: WorklistSection) -> float:
@@ -73,11 +109,23 @@ def urgency(facts: Facts, settings: WorklistSection) -> float:
 
 
 def level(facts: Facts, settings: WorklistSection) -> ReadingPriority:
-    """HIGH, MEDIUM or LOW; a study that was not judged is MEDIUM, since nothing is known of it."""
+    """HIGH, MEDIUM or LOW; a study that was not judged is MEDIUM, since nothing is known of it.
+
+    What was ordered with a higher priority keeps it whatever the images show.
+    """
     return _level(facts, settings)[0]
 
 
 def _level(facts: Facts, settings: WorklistSection) -> tuple[ReadingPriority, str]:
+    """The level, and the order or the thresholds that gave it."""
+    found, why = _level_by_images(facts, settings)
+    ordered = _ORDERED.get(facts.order_priority) if facts.order_priority else None
+    if ordered is not None and _STEPS[ordered] < _STEPS[found]:
+        return ordered, f"ordered {facts.order_priority}"
+    return found, why
+
+
+def _level_by_images(facts: Facts, settings: WorklistSection) -> tuple[ReadingPriority, str]:
     """The level and, for a judged study, the thresholds that gave it."""
     if facts.state in (StudyState.WAITING, StudyState.NOT_ANALYSED) or facts.affected_fraction is None:
         return ReadingPriority.MEDIUM, ""
@@ -97,7 +145,7 @@ def _level(facts: Facts, settings: WorklistSection) -> tuple[ReadingPriority, st
         return (by_fraction, fraction_words) if likely else (ReadingPriority.LOW, probability_words)
     if by_fraction is by_probability:
         return by_fraction, f"{probability_words}, {fraction_words}"
-    if list(ReadingPriority).index(by_fraction) < list(ReadingPriority).index(by_probability):
+    if _STEPS[by_fraction] < _STEPS[by_probability]:
         return by_fraction, fraction_words
     return by_probability, probability_words
 
@@ -201,21 +249,28 @@ def _queue(
     ]
 
 
-def _by_arrival(facts: Facts) -> tuple[float, str]:
-    return facts.arrived_at, facts.study_instance_uid
+def place(turn: Turn, settings: WorklistSection, now: float) -> Place:
+    """A turn in words."""
+    facts = turn.standing.facts
+    return Place(
+        study_instance_uid=facts.study_instance_uid,
+        rank=turn.rank,
+        arrival_rank=turn.arrival_rank,
+        reading_priority=turn.standing.level,
+        explanation=_explanation(turn, settings, now),
+        reasons=_reasons(turn, settings, now),
+    )
+
+
+def arrange(studies: Sequence[Facts], settings: WorklistSection, now: float, pace_s: float = 0.0) -> list[Place]:
+    """The reading list in words: every study once, in reading order; see `turns`."""
+    order = turns([standing(facts, settings) for facts in studies], settings, now, pace_s)
+    return [place(turn, settings, now) for turn in order]
 
 
 def overdue(facts: Facts, settings: WorklistSection, now: float) -> bool:
     """Whether the study has waited for the configured maximum."""
     return now - facts.arrived_at >= settings.max_wait_min * 60
-
-
-def _sooner(facts: Facts, settings: WorklistSection, now: float) -> tuple[bool, int, float, float, str]:
-    late = overdue(facts, settings, now)
-    if late:
-        return (False, 0, 0.0, *_by_arrival(facts))
-    step = list(ReadingPriority).index(level(facts, settings))
-    return (True, step, -urgency(facts, settings), *_by_arrival(facts))
 
 
 def percent(fraction: float) -> str:
@@ -283,13 +338,12 @@ def _reasons(turn: Turn, settings: WorklistSection, now: float) -> tuple[str, ..
         reasons.append(f"no {side} lung found" if share is None else f"{share} of the {side} lung affected")
     if facts.covid_probability is not None:
         reasons.append(f"P(COVID-19) {facts.covid_probability:.2f}")
-    reached, thresholds = _level(facts, settings)
-    if thresholds:
-        reasons.append(f"{reached}: {thresholds}")
+    if turn.standing.why_level:
+        reasons.append(f"{turn.standing.level}: {turn.standing.why_level}")
+    if ordered and turn.standing.why_level != ordered[0]:
+        reasons += ordered
     if facts.state is StudyState.JUDGED and overdue(facts, settings, now):
         reasons.append(f"has waited longer than {settings.max_wait_min:g} min")
-    if facts.state in _BLOCKS:
-        reasons.append(f"state: {facts.state}")
-    elif rank != arrival_rank:
-        reasons.append(f"moved from {arrival_rank} to {rank}")
-    return tuple(reasons)
+    elif facts.state is StudyState.JUDGED and turn.at_last_place:
+        reasons.append(_waited(facts, settings, now))
+    return (*reasons, *moved) if in_queue else (*reasons, f"state: {facts.state}")

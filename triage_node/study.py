@@ -361,6 +361,16 @@ class ReadingPriority(StrEnum):
     LOW = "LOW"
 
 
+class OrderPriority(StrEnum):
+    """What whoever ordered the study asked for: Requested Procedure Priority (0040,1003), PS3.3 table C.4-11."""
+
+    STAT = "STAT"
+    HIGH = "HIGH"
+    ROUTINE = "ROUTINE"
+    MEDIUM = "MEDIUM"
+    LOW = "LOW"
+
+
 class StudyState(StrEnum):
     """Where a study stands on the reading worklist."""
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from triage_node import priority
 from triage_node.config import WorklistSection
 from triage_node.priority import Facts, Place
-from triage_node.study import OperatingPoint, ReadingPriority, StudyState
+from triage_node.study import OperatingPoint, OrderPriority, ReadingPriority, StudyState
 
 HIGH, MEDIUM, LOW = ReadingPriority
-WAITING, JUDGED, NOT_ANALYSED, READING, READ = StudyState
+WAITING, JUDGED, NOT_ANALYSED, READING, READ, CANCELLED = StudyState
 NOW = 100_000.0
 STRATEGIES = ("identification", "severity", "combined")
 IN_THE_QUEUE = (WAITING, JUDGED, NOT_ANALYSED)
@@ -234,11 +234,43 @@ def test_a_study_that_moved_says_so(studies, settings) -> None:
 
 
 @given(lists(), sections())
-def test_an_unjudged_study_stands_exactly_where_its_arrival_puts_it(studies, settings) -> None:
+def test_an_unjudged_study_stands_where_its_arrival_puts_it_or_before(studies, settings) -> None:
+    """Before it by one place for each later study that a reader has taken already."""
+    facts = {one.study_instance_uid: one for one in studies}
+    taken = [(one.arrived_at, one.study_instance_uid) for one in studies if one.state in (READING, READ)]
+    reading = sum(one.state is READING for one in studies)
+    places = arrange(studies, settings)
+    for place in places:
+        one = facts[place.study_instance_uid]
+        if one.state in (WAITING, NOT_ANALYSED):
+            overtaken = sum(arrived > (one.arrived_at, one.study_instance_uid) for arrived in taken)
+            assert place.rank <= max(reading + 1, place.arrival_rank - overtaken) or all(
+                facts[other.study_instance_uid].arrived_at <= one.arrived_at
+                for other in places[reading : place.rank - 1]
+            )
+            assert place.rank <= place.arrival_rank
+        elif one.state is not JUDGED:
+            assert place.rank == place.arrival_rank
+
+
+@given(lists(IN_THE_QUEUE), sections())
+def test_an_unjudged_study_stands_exactly_where_its_arrival_puts_it_when_nothing_was_read_before(
+    studies, settings
+) -> None:
     states = {facts.study_instance_uid: facts.state for facts in studies}
     for place in arrange(studies, settings):
         if states[place.study_instance_uid] is not JUDGED:
             assert place.rank == place.arrival_rank
+
+
+def test_an_unjudged_study_moves_up_for_each_later_one_that_was_read() -> None:
+    """In order of arrival two others would be gone by now instead."""
+    studies = [judged("a", 50, 0.0), judged("b", 45, 0.0), judged("c", 42, 0.0), unjudged("d", 40)]
+    studies += [replace(judged("e", 20, 0.9), state=READ), replace(judged("f", 10, 0.9), state=READ)]
+    places = arrange(studies)
+    assert "".join(place.study_instance_uid for place in places) == "adbcef"
+    assert places[1].reasons == ("not judged yet", "2 that came later read before it", "moved from 4 to 2")
+    assert places[1].explanation == "moved from 4 to 2: not judged yet, 2 that came later read before it"
 
 
 @given(lists(IN_THE_QUEUE), sections())
@@ -262,7 +294,7 @@ def test_triage_puts_no_later_study_before_an_overdue_one(studies, settings) -> 
 
 @given(lists(), sections(), st.data())
 def test_a_larger_affected_fraction_never_moves_a_study_back(studies, settings, data) -> None:
-    candidates = [facts for facts in studies if facts.state is JUDGED]
+    candidates = [facts for facts in studies if facts.state is JUDGED and facts.affected_fraction is not None]
     if not candidates:
         return
     chosen = data.draw(st.sampled_from(candidates))
@@ -280,6 +312,116 @@ def test_a_larger_probability_never_moves_a_study_back(studies, settings, data) 
     likelier = replace(chosen, covid_probability=data.draw(st.floats(chosen.covid_probability or 0.0, 1.0)))
     changed = [likelier if facts is chosen else facts for facts in studies]
     assert rank_of(chosen, changed, settings) <= rank_of(chosen, studies, settings)
+
+
+@given(lists(), sections(), st.data())
+def test_time_alone_moves_nobody_unless_somebody_reaches_the_maximum(studies, settings, data) -> None:
+    before, after = arrange(studies, settings), priority.arrange(studies, settings, NOW + data.draw(st.floats(0, 1)))
+    reached = [facts for facts in studies if priority.overdue(facts, settings, NOW + 1)]
+    if reached == [facts for facts in studies if priority.overdue(facts, settings, NOW)]:
+        assert [place.study_instance_uid for place in after] == [place.study_instance_uid for place in before]
+
+
+@given(lists((JUDGED,)), sections())
+def test_equally_urgent_studies_stand_in_order_of_arrival(studies, settings) -> None:
+    alike = [replace(facts, covid_probability=0.4, affected_fraction_right=0.3) for facts in studies]
+    alike = [replace(facts, affected_fraction_left=None) for facts in alike]
+    assert all(place.rank == place.arrival_rank for place in arrange(alike, settings))
+
+
+def ordered(facts: Facts, order_priority: OrderPriority) -> Facts:
+    return replace(facts, order_priority=order_priority)
+
+
+def test_what_was_ordered_stat_stands_before_all_others_judged_or_not() -> None:
+    studies = [judged("a", 130, 0.0), judged("b", 40, 0.9), ordered(judged("c", 30, 0.0), OrderPriority.STAT)]
+    studies += [ordered(unjudged("d", 20), OrderPriority.STAT), ordered(judged("e", 10, 0.8), OrderPriority.STAT)]
+    places = arrange(studies)
+    assert "".join(place.study_instance_uid for place in places) == "edcab"
+    assert [place.reading_priority for place in places] == [HIGH, HIGH, HIGH, LOW, HIGH]
+    assert [place.arrival_rank for place in places] == [3, 2, 1, 4, 5]
+    assert "HIGH: ordered STAT" in places[2].reasons
+    assert places[1].explanation == "stands at 2 as it came: ordered STAT, not judged yet"
+
+
+@pytest.mark.parametrize(
+    ("order_priority", "expected"),
+    [
+        (OrderPriority.STAT, HIGH),
+        (OrderPriority.HIGH, HIGH),
+        (OrderPriority.MEDIUM, MEDIUM),
+        (OrderPriority.ROUTINE, LOW),
+        (OrderPriority.LOW, LOW),
+        (None, LOW),
+    ],
+)
+def test_an_order_raises_the_level_and_never_lowers_it(order_priority: OrderPriority | None, expected) -> None:
+    assert (
+        priority.level(replace(judged("a", 1, 0.0, 0.0), order_priority=order_priority), WorklistSection()) is expected
+    )
+    severe = replace(judged("a", 1, 0.9, 0.9), order_priority=order_priority)
+    assert priority.level(severe, WorklistSection()) is HIGH
+
+
+@given(lists(), sections(), st.sampled_from(OrderPriority), st.data())
+def test_an_order_priority_never_moves_a_study_back_and_stat_stands_above_the_rest(
+    studies, settings, order_priority, data
+) -> None:
+    candidates = [facts for facts in studies if facts.state in IN_THE_QUEUE]
+    if not candidates:
+        return
+    chosen = data.draw(st.sampled_from(candidates))
+    hurried = ordered(chosen, order_priority)
+    changed = [hurried if facts is chosen else facts for facts in studies]
+    rank = rank_of(chosen, changed, settings)
+    if order_priority in (OrderPriority.ROUTINE, OrderPriority.LOW):
+        assert rank == rank_of(chosen, studies, settings)
+    else:
+        assert rank <= rank_of(chosen, studies, settings)
+    if order_priority is OrderPriority.STAT:
+        assert rank == 1 + sum(facts.state is READING for facts in studies)
+
+
+@pytest.mark.parametrize(
+    ("studies", "expected"),
+    [
+        (
+            [judged("a", 30, 0.0), judged("b", 20, 0.38, 0.97)],
+            "moved from 2 to 1: 38% of the right lung affected, P(COVID-19) 0.97",
+        ),
+        ([judged("a", 30, 0.9), judged("b", 20, 0.0, 0.02)], "stands at 1 as it came: 90% of the right lung affected"),
+        ([unjudged("a", 9, NOT_ANALYSED, "no lungs")], "stands at 1 as it came: not analysed: no lungs"),
+        (
+            [judged("a", 130, 0.0)],
+            "stands at 1 as it came: has waited 130 of 120 min at most, 0% of each lung affected",
+        ),
+        ([unjudged("a", 9, READING)], "is being read, so it stands above the queue: not judged"),
+        ([judged("a", 9, 0.2)], "stands at 1 as it came: 20% of the right lung affected"),
+        ([unjudged("a", 9, CANCELLED)], "its reading was called off, so it stands below the queue: not judged"),
+    ],
+)
+def test_the_first_place_is_explained_in_one_sentence(studies: list[Facts], expected: str) -> None:
+    assert arrange(studies)[0].explanation == expected
+
+
+def test_who_moved_back_is_told_why() -> None:
+    last = arrange([judged("a", 30, 0.02, 0.05), judged("b", 20, 0.38, 0.97), judged("c", 10, 0.6, 0.5)])[-1]
+    assert (
+        last.explanation
+        == "moved from 1 to 3, behind more urgent ones: 2% of the right lung affected, P(COVID-19) 0.05"
+    )
+
+
+@given(lists(), sections())
+def test_every_explanation_has_the_place_or_the_state_and_the_deciding_number(studies, settings) -> None:
+    facts = {one.study_instance_uid: one for one in studies}
+    for place in arrange(studies, settings):
+        one = facts[place.study_instance_uid]
+        place_words = f"to {place.rank}" if place.rank != place.arrival_rank else f"stands at {place.rank} "
+        assert place_words in place.explanation or one.state not in IN_THE_QUEUE
+        if one.affected_fraction is not None:
+            assert f"{priority.percent(one.affected_fraction)} of " in place.explanation
+            assert one.covid_probability is None or f"P(COVID-19) {one.covid_probability:.2f}" in place.explanation
 
 
 def rank_of(facts: Facts, studies: list[Facts], settings: WorklistSection) -> int:

@@ -1,0 +1,88 @@
+"""Who is read when: urgency within the limits that each study's right to be read in time sets; no I/O, no clock.
+
+Every study of a queue has a last place, the one that it must not be put behind. Where studies have different urgency,
+the order is made from its end: each place, from the last one upwards, goes to the least urgent study that may still
+stand there (Lawler 1973, the rule for one machine). So nobody is put behind his last place as long as there is an
+order in which nobody is; where there is none, those who are late stand in order of arrival. A study that becomes more
+urgent never moves back by it, and one that comes later never takes a last place from those that are there.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from bisect import bisect_right
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NO_LIMIT = math.inf
+# The pace is measured over so many intervals at most, and not on fewer than the second number.
+PACE_OVER, PACE_FROM = 20, 5
+PAUSE_S = 3600.0  # nobody reads: no interval between two studies is as long
+
+
+def arranged(urgency_ranks: Sequence[int], last_places: Sequence[float]) -> list[int]:
+    """The order of studies 0 to n - 1, which came in this order, as a permutation of their numbers.
+
+    `urgency_ranks` are different numbers, the smaller the more urgent; `last_places` count from 1, and those under 1
+    or over n are allowed.
+    """
+    count = len(urgency_ranks)
+    may_stand: list[list[int]] = [[] for _ in range(count + 1)]  # by last place; what is late already at 0
+    for number, last in enumerate(last_places):
+        may_stand[int(min(max(last, 0), count))].append(number)
+    placed = [False] * count
+    order = [0] * count
+    eligible: list[tuple[int, int]] = []
+    latest = count - 1
+    for place in range(count, 0, -1):
+        for number in may_stand[place]:
+            if not placed[number]:
+                heapq.heappush(eligible, (-urgency_ranks[number], number))
+        if eligible:
+            chosen = heapq.heappop(eligible)[1]
+        else:  # all that are left ought to stand further forward: whoever came last gives way
+            while placed[latest]:
+                latest -= 1
+            chosen = latest
+        placed[chosen] = True
+        order[place - 1] = chosen
+    return order
+
+
+def place_by_arrival(number: int, arrived: tuple[float, str], taken: Sequence[tuple[float, str]]) -> int:
+    """Where study `number` (from 0) of a queue would stand had it always been read in order of arrival.
+
+    `taken` is when those arrived that have left the queue for a reader, sorted. Whoever came later and was taken
+    before would still be there, and somebody earlier gone: so each of them counts for one place.
+    """
+    overtaken_by = len(taken) - bisect_right(taken, arrived)
+    return max(1, number + 1 - overtaken_by)
+
+
+def places_in_time(time_left_s: Sequence[float], pace_s: float, first: int = 1) -> list[float]:
+    """The last place of each study of a queue by the time that it may still wait; the queue is in order of arrival.
+
+    `pace_s` is how often a reader takes the next study, `first` the place on the list where the queue begins. While
+    arrival order would keep everybody's time, everybody has a last place that keeps it. When the queue is too long
+    for that, or the pace not known (0), time is no reason to hold the urgent back: then it counts once it is over,
+    and whoever's time is over (0) goes before all others.
+    """
+    if pace_s > 0:
+        places: list[float] = [2 - first + left // pace_s for left in time_left_s]
+        if all(number <= place for number, place in enumerate(places, start=1)):
+            return places
+    return [NO_LIMIT if left > 0 else 0 for left in time_left_s]
+
+
+def pace(taken_at: Sequence[float]) -> float:
+    """Seconds from one taking of a study to the next, all readers together; 0 where it cannot be told.
+
+    `taken_at` rises. The mean over the latest ones, so that it follows the number of readers, without long pauses.
+    """
+    latest = taken_at[-PACE_OVER - 1 :]
+    working = [later - earlier for earlier, later in pairwise(latest) if later - earlier <= PAUSE_S]
+    return sum(working) / len(working) if len(working) >= PACE_FROM else 0.0
