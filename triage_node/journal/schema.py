@@ -59,7 +59,8 @@ create table if not exists studies (
     study_date      text not null,
     arrived_at      real not null,
     state           text not null,         -- StudyState
-    result_id       integer                -- the current answer
+    result_id       integer,               -- the current answer
+    order_priority  text                   -- OrderPriority; null: none came with the study
 );
 
 create table if not exists jobs (
@@ -188,6 +189,7 @@ create table if not exists workitems (
 );
 create index if not exists workitems_by_study on workitems (study_instance_uid, number);
 create index if not exists workitems_awaiting on workitems (accession_number) where study_instance_uid is null;
+create index if not exists workitems_ordered on workitems (study_instance_uid) where ordered_priority is not null;
 create index if not exists workitems_by_state on workitems (state);
 
 create table if not exists study_headers (
@@ -265,5 +267,7 @@ update outbox set stored_at = finished_at where state = 'stored';
 alter table outbox add column tried_at real;
 update outbox set tried_at = coalesce(stored_at, (select max(at) from deliveries where outbox_id = outbox.id));
 """,
-    3: "",  # new tables alone
+    3: """
+alter table studies add column order_priority text;
+""",
 }

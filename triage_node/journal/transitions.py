@@ -124,16 +124,44 @@ def renew(journal: Journal, database: sqlite_utils.Database, item: Workitem, by:
             item.ordered_json,
         ),
     )
-    database.conn.execute(
-        "update studies set state = coalesce((select case when assessment_json is null then ? else ? end from results"
-        " where id = result_id), ?) where study_instance_uid = ?",
-        (StudyState.NOT_ANALYSED, StudyState.JUDGED, StudyState.WAITING, study),
-    )
+    back_in_queue(database, study)
     tell(database, workitem.uid_of(study, number), EventKind.STATE, now, {"state": StepState.SCHEDULED})
     journal.note(database, "reading put back", study=study, at=now, by=by)
     found = by_uid(database, workitem.uid_of(study, number))
     assert found is not None
     return found
+
+
+def back_in_queue(database: sqlite_utils.Database, study: str) -> None:
+    """The study stands where its images put it, whoever has read it before."""
+    database.conn.execute(
+        "update studies set state = coalesce((select case when assessment_json is null then ? else ? end from results"
+        " where id = result_id), ?) where study_instance_uid = ?",
+        (StudyState.NOT_ANALYSED, StudyState.JUDGED, StudyState.WAITING, study),
+    )
+
+
+# The later in this text, the less urgent; what nobody ordered comes last (study.OrderPriority)
+_URGENCY = "coalesce(instr('STAT HIGH MEDIUM ROUTINE LOW', {}), 99)"
+MORE_URGENT = f"{_URGENCY.format('workitems.ordered_priority')} < {_URGENCY.format('studies.order_priority')}"
+
+
+def pass_on_priority(database: sqlite_utils.Database, study: str) -> None:
+    """The list knows with which priority a study was ordered; what came with the images is never lowered by it."""
+    database.conn.execute(
+        "update studies set order_priority = ordered_priority from workitems where workitems.study_instance_uid ="
+        f" studies.study_instance_uid and studies.study_instance_uid = ? and {MORE_URGENT}",
+        (study,),
+    )
+
+
+def replace(database: sqlite_utils.Database, item: Workitem, words: str, now: float) -> None:
+    """End a workitem that another one stands for from now on."""
+    database.conn.execute(
+        "update workitems set state = ?, ended_at = ?, changed_at = ?, words = ? where workitem_uid = ?",
+        (StepState.CANCELED, now, now, words, item.workitem_uid),
+    )
+    tell(database, item.workitem_uid, EventKind.STATE, now, {"state": StepState.CANCELED, "words": words})
 
 
 def tell(
@@ -187,6 +215,7 @@ def current_or_made(database: sqlite_utils.Database, study: str, now: float) -> 
         database.conn.execute(
             "update workitems set study_instance_uid = ?, changed_at = ? where workitem_uid = ?", (study, now, uid)
         )
+        pass_on_priority(database, study)
     else:
         uid = workitem.uid_of(study, 1)
         state = _MARKED.get(marked, StepState.SCHEDULED)
