@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 import pydicom
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from triage_node import explicit
 from triage_node.attributes import TRANSIENT_ERRNOS, UNREADABLE, Attributes, items, opened, refuse
 from triage_node.conformance import CT_IMAGE_STORAGE, CT_SOP_CLASSES
 from triage_node.study import Instance, NotAnalysed, Reason, StoredPlace
@@ -18,8 +21,6 @@ from triage_node.study import Instance, NotAnalysed, Reason, StoredPlace
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Iterator
-
-    from pydicom.dataset import Dataset
 
 Triple = tuple[float, float, float]
 Orientation = tuple[float, float, float, float, float, float]
@@ -43,6 +44,10 @@ _ATTRIBUTES = [
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope",
     "RescaleType", "LossyImageCompression", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
+
+_TAGS = frozenset(int(Tag(keyword)) for keyword in _ATTRIBUTES)
+_PIXEL_DATA = 0x7FE00010
+_PLAIN_HEADER_BYTES = 65_536  # what a header of a single slice nearly always is shorter than
 
 # The functional groups (PS3.3 C.7.6.16.2, C.8.15.3) that say something about place, time or meaning of a frame.
 _MACROS = (
@@ -153,7 +158,7 @@ def read(instance: Instance) -> Header:
     """
     try:
         with opened(instance) as file:
-            dataset = pydicom.dcmread(cast("BinaryIO", file), stop_before_pixels=True, specific_tags=_ATTRIBUTES)
+            dataset = _dataset(instance, file)
             offset, length = _pixel_data(file, instance.transfer_syntax_uid)
         return _header(instance, dataset, offset, length)
     except UNREADABLE as error:
@@ -161,6 +166,19 @@ def read(instance: Instance) -> Header:
             raise
         words = f"the file of the instance {instance.sop_instance_uid} cannot be parsed ({type(error).__name__})"
         refuse(Reason.UNDECODABLE, words)
+
+
+def _dataset(instance: Instance, file: mmap.mmap) -> Dataset:
+    """The attributes that are looked at; leaves `file` where the pixel data begin."""
+    if instance.sop_class_uid == CT_IMAGE_STORAGE and instance.transfer_syntax_uid == ExplicitVRLittleEndian:
+        try:
+            found, at = explicit.selected(file[:_PLAIN_HEADER_BYTES], _TAGS, _PIXEL_DATA)
+        except ValueError:
+            pass  # pydicom knows what to make of such a file
+        else:
+            file.seek(at)
+            return Dataset(found)  # type: ignore[arg-type]  # its keys may be of any kind that is a tag
+    return pydicom.dcmread(cast("BinaryIO", file), stop_before_pixels=True, specific_tags=_ATTRIBUTES)
 
 
 def _pixel_data(file: mmap.mmap, transfer_syntax_uid: str) -> tuple[int | None, int]:

@@ -231,8 +231,9 @@ def decoded(frames: Sequence[Frame], decoders: JpegDecoders, progress: Progress 
         hounsfield.decode([frames[i] for i in of_instance], [volume[i] for i in of_instance], decoders)
         return len(of_instance)
 
-    # a thread for each child process; the other decoders hold the interpreter's lock and gain nothing from a second
-    threads = decoders.count if cells.transfer_syntax_uid in JPEG_SYNTAXES else 1
+    # a thread for each child process; what is not compressed is only read and looked up, outside the lock of the
+    # interpreter; the other decoders hold that lock and gain nothing from a second thread
+    threads = decoders.count if cells.transfer_syntax_uid in JPEG_SYNTAXES or cells.offset is not None else 1
     done = 0
     with ThreadPoolExecutor(threads) as pool:
         for count in pool.map(fill, indices.values()):

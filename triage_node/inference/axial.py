@@ -132,9 +132,12 @@ class AxialSlices:
                 mask[self.turn][place] = inside
 
         parts = _slabs(depth, height, width)
-        with ThreadPoolExecutor(threads) as pool:  # they share nothing, and none holds the interpreter for long
+        # they share nothing, none holds the interpreter for long, and each draws alone: with threads of torch's own
+        # beneath them they would wait for each other
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for part, _ in zip(parts, pool.map(draw, parts), strict=True):
                 tell(part.stop / depth)
+        torch.set_num_threads(threads)
         return Masks(lungs=lungs, lesions=found[0], consolidation=found[1] if len(found) > 1 else None)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,8 @@ SPLIT_SPACING_MM = 4.0  # right and left are told apart on slices at least this 
 STEPS = {
     "resampling": 0.0,
     "finding the lungs": 0.05,
-    "telling right from left": 0.40,
     "finding lesions": 0.45,
+    "telling right from left": 0.89,  # what is left of it: it is done beside the lesions
     "drawing the masks": 0.90,
     "done": 1.0,
 }
@@ -118,13 +119,16 @@ class Multitask:
         work = _Work(progress)
         stack = AxialSlices.of(volume, self.device, work.on("resampling"))
         level = self._lung_level(stack, work.on("finding the lungs"))
-        work.on("telling right from left")
-        regions = lung_regions(level >= THRESHOLD)
+        found = level >= THRESHOLD
+        regions = lung_regions(found)
         lungs.refuse_without_lungs(stack.grid, regions)
-        np.copyto(level, 0, where=(level >= THRESHOLD) & ~regions)  # or it would come back between pixels
-        sides, warnings = _sides(regions, stack.grid)
+        np.copyto(level, 0, where=found & ~regions)  # or it would come back between pixels
         box = _box(regions)
-        lesions, probability = self._lesions(stack, box, work.on("finding lesions"))
+        with ThreadPoolExecutor(1) as beside:  # while the network runs: its threads leave gaps
+            sided = beside.submit(_sides, regions, stack.grid)
+            lesions, probability = self._lesions(stack, box, work.on("finding lesions"))
+            work.on("telling right from left")
+            sides, warnings = sided.result()
         tell = work.on("drawing the masks")
         masks = stack.masks(_one_further(sides), (level, *lesions), box, tell, engine.threads())
         work.on("done")
@@ -134,7 +138,7 @@ class Multitask:
             consolidation=masks.consolidation,
             covid_probability=probability,
             model=self.model,
-            warnings=(*warnings, *lungs.cut_off(sides, stack.grid)),
+            warnings=tuple(warnings),
         )
 
     def _lung_level(self, stack: AxialSlices, tell: Callable[[float], None]) -> Level:
@@ -194,7 +198,7 @@ def lung_regions(found: Mask) -> Mask:
 
 
 def _sides(regions: Mask, of: PatientGrid) -> tuple[LungMap, list[str]]:
-    """Right and left, told apart on as many slices as it takes: thinner ones follow their neighbours."""
+    """Right and left, told apart on as many slices as it takes: thinner ones follow their neighbours; and warnings."""
     step = max(1, round(SPLIT_SPACING_MM / of.spacing_zyx_mm[0]))
     # every slice of a run votes, so that a lung that only some of them show is not lost
     thick = np.logical_or.reduceat(regions, np.arange(0, len(regions), step), axis=0) if step > 1 else regions
@@ -206,7 +210,7 @@ def _sides(regions: Mask, of: PatientGrid) -> tuple[LungMap, list[str]]:
     sides, warnings = laterality.split(thick, coarse)
     fine = np.repeat(sides, step, axis=0)[: len(regions)]
     fine[~regions] = 0
-    return fine, warnings
+    return fine, [*warnings, *lungs.cut_off(fine, of)]
 
 
 def _one_further(sides: LungMap) -> LungMap:

@@ -13,6 +13,7 @@ from highdicom._standard_utils import get_iod_module_map, get_module_attribute_m
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
+from triage_node import explicit
 from triage_node.conformance import (
     COMPREHENSIVE_3D_SR_STORAGE,
     LABEL_MAP_SEGMENTATION_STORAGE,
@@ -21,14 +22,13 @@ from triage_node.conformance import (
 )
 from triage_node.errors import InvalidResult
 from triage_node.filing import UID_FORM
-from triage_node.results import explicit
 from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from collections.abc import Set as AbstractSet
 
-    from triage_node.results.explicit import Element, Item
+    from triage_node.explicit import Element, Item
 
 OURS = (
     SEGMENTATION_STORAGE,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.sr.coding import Code
 
-from triage_node.results.explicit import element, item, sequence
+from triage_node.explicit import element, item, sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

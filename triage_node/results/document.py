@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from triage_node import codes
 from triage_node.conformance import COMPREHENSIVE_3D_SR_STORAGE, CT_SOP_CLASSES
+from triage_node.explicit import element, item, raw_sequence, sequence
 from triage_node.results import envelope
 from triage_node.results.content import (
     SEPARATE,
@@ -22,7 +23,6 @@ from triage_node.results.content import (
     encoded,
     words,
 )
-from triage_node.results.explicit import element, item, raw_sequence, sequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

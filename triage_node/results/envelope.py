@@ -16,7 +16,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from triage_node import __version__
 from triage_node.codes import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME
-from triage_node.results.explicit import element, item, raw_sequence, sequence
+from triage_node.explicit import element, item, raw_sequence, sequence
 from triage_node.study import NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from jpeg_ls import encode_array
 
-from triage_node.results.explicit import element, item, sequence
+from triage_node.explicit import element, item, sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -28,9 +28,9 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 from triage_node import __version__, codes
 from triage_node.conformance import CT_IMAGE_STORAGE
+from triage_node.explicit import raw_sequence
 from triage_node.identity import LABEL_MAPS
 from triage_node.results import envelope, frames
-from triage_node.results.explicit import raw_sequence
 from triage_node.study import LEFT_LUNG, NOT_FOR_DIAGNOSTIC_USE, RIGHT_LUNG, Laterality
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
 from tests.unit.results_cases import build
-from triage_node import results
-from triage_node.results import explicit
+from triage_node import explicit, results
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,7 +1,8 @@
 """Explicit VR Little Endian (PS3.5 section 7.1.2): elements to bytes, and bytes to items.
 
-For what a library is too slow for. Results hold hundreds of items that are all alike, one for each slice; and every
-result is read again before it leaves, element by element, by other code than what wrote it.
+For what a library is too slow for. A series has hundreds of headers of which little is wanted; results hold hundreds of
+items that are all alike, one for each slice; and every result is read again before it leaves, element by element, by
+other code than what wrote it.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydicom.dataelem import RawDataElement
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
 UNDEFINED = 0xFFFFFFFF
 PREAMBLE_BYTES = 132  # PS3.10 section 7.1: 128 bytes and "DICM"
 META_GROUP = 0x0002
 _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_SHORT = frozenset(
+    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS"}
+    | {b"ST", b"TM", b"UI", b"UL", b"US"}
+)
 _ITEM = 0xFFFEE000
 _ITEM_END = 0xFFFEE00D
 _SEQUENCE_END = 0xFFFEE0DD
@@ -80,6 +85,47 @@ class Element(NamedTuple):
 
 
 Item = dict[int, Element]  # by tag, (group << 16) + element
+
+
+def selected(part10: bytes, wanted: Container[int], until: int) -> tuple[dict[BaseTag, RawDataElement], int]:
+    """The wanted elements of a Part 10 file before the tag `until`, as pydicom keeps them, and where `until` begins.
+
+    `part10` may end anywhere behind that. Raises ValueError where anything is not as the standard has it (tags that do
+    not rise, unknown representations, no `until`): then a reader that is made for such files may try.
+    """
+    if part10[128:PREAMBLE_BYTES] != b"DICM":
+        raise ValueError("no Part 10 file: DICM is not where it should be")
+    found: dict[BaseTag, RawDataElement] = {}
+    at, end, last = PREAMBLE_BYTES, len(part10), 0
+    try:
+        while True:
+            group, number, kind, length = _short.unpack_from(part10, at)
+            tag = group << 16 | number
+            if tag == until:
+                return found, at
+            if tag <= last or tag > until:
+                raise ValueError(f"({group:04X},{number:04X}) comes after {last:08X}")
+            last = tag
+            at += 8
+            if kind in _LONG:
+                (length,) = struct.unpack_from("<I", part10, at)
+                at += 4
+            elif kind not in _SHORT:
+                raise ValueError(f"({group:04X},{number:04X}) has no value representation")
+            if length == UNDEFINED:
+                if kind != b"SQ" or tag in wanted:
+                    raise ValueError(f"({group:04X},{number:04X}) is of undefined length")
+                _, at = _items(memoryview(part10), at, end, end)
+                continue
+            if tag in wanted:
+                of = BaseTag(tag)
+                found[of] = RawDataElement(
+                    of, kind.decode("ascii"), length, part10[at : at + length], at, is_implicit_VR=False,
+                    is_little_endian=True,
+                )  # fmt: skip
+            at += length
+    except (struct.error, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"cut off or not in Explicit VR Little Endian: {error}") from error
 
 
 def read(part10: bytes) -> tuple[Item, Item]:
