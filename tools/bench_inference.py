@@ -111,8 +111,7 @@ def walk(series: Series, method: Multitask, engines: dict[str, Watched], setting
         generation=1,
         created_at=datetime(2020, 1, 1, tzinfo=UTC),
     )
-    for made in results.judged(read, findings, assessment, identity):
-        results.encode(made)
+    results.judged(read, findings, assessment, identity)
     clock.end()
     done.networks = {name: engines[name].seconds for name in NETWORKS}
     return done

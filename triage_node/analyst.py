@@ -253,14 +253,11 @@ class Analyst:
 
     def _give_up(self, study: Study, occasion: Occasion, why: NotAnalysed) -> Walked:
         try:
-            walked = refuse(study, self._method, self._settings, occasion, why, ())
-            for made in walked.objects:
-                results.encode(made)
+            return refuse(study, self._method, self._settings, occasion, why, ())
         except Exception:  # noqa: BLE001  # even the report cannot be made: the list says so, and the queue goes on
             self._log.exception("no report can be made")
             identity = _identity(study.study_instance_uid, study.digest, self._method, self._settings, occasion)
             return Walked(series=None, assessment=None, not_analysed=why, passed_over=(), identity=identity, objects=())
-        return walked
 
     def _study(self, job: queue.Job) -> Study:
         return intake.study(
@@ -276,7 +273,7 @@ class Analyst:
         self._log.debug(what, done=round(fraction, 2))
 
     def _file(self, job: queue.Job, made: ResultObject) -> queue.FiledObject:
-        data = results.encode(made)
+        data = made.data
         path = self._archive.keep_result(
             job.study_instance_uid, f"{job.generation:03d}-{made.kind}-{made.sop_instance_uid}.dcm", data
         )

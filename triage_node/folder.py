@@ -93,7 +93,7 @@ def _write(study: Study, walked: analyst.Walked, place: Path) -> dict[str, Any]:
     files: dict[str, str] = {}
     for made in walked.objects:
         path = place / f"{made.kind}.dcm"
-        path.write_bytes(results.encode(made))
+        path.write_bytes(made.data)
         files[made.kind] = str(path)
         if made.kind == "overview":
             path = place / "overview.png"

@@ -38,13 +38,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ResultObject:
-    """One finished object, ready to be saved."""
+    """One finished and checked object."""
 
     kind: ResultKind
     sop_class_uid: str
     sop_instance_uid: str  # derived from the result's identity, so that a repeated run gives the same
     dataset: Dataset
     references: frozenset[str]  # SOP Instance UIDs that it may refer to: the source, and the results beside it
+    data: bytes  # Part 10 file
 
 
 def judged(
@@ -59,7 +60,7 @@ def judged(
     """The objects of a judged study; without a lesion there is no lesion segmentation, and the report says so.
 
     `language` is that of the report's words, "en" or "de". With `label_maps` the segmentations are made as such, too;
-    the report names the others, since archives reject a report that names a label map.
+    the report names the others, since archives reject a report that names a label map. Raises InvalidResult.
     """
     origin = source.of_volume(volume)
     with ThreadPoolExecutor(1) as beside:  # the picture is nearly all arithmetic outside the interpreter's lock
@@ -78,8 +79,9 @@ def judged(
         made["report"] = report.judged(assessment, origin, identity, tuple(made.values()), places, language)
         for kind, of in LABEL_MAPS.items() if label_maps else ():
             segment(kind, of)
-        made["overview"] = picture.result()
-    return _objects(made, origin, identity)
+        # checked while the picture is still being drawn
+        beside_it = _objects(made, origin, identity)
+        return beside_it + _objects({"overview": picture.result()}, origin, identity)
 
 
 def not_analysed(
@@ -91,7 +93,10 @@ def not_analysed(
     *,
     language: str = "en",
 ) -> tuple[ResultObject, ...]:
-    """The report of a study that was not analysed; `passed_over` says why for each of its series."""
+    """The report of a study that was not analysed; `passed_over` says why for each of its series.
+
+    Raises InvalidResult.
+    """
     origin = source.of_instances(instances)
     return _objects(
         {"report": report.not_analysed(refusal, passed_over, origin, identity, model, language)}, origin, identity
@@ -99,17 +104,21 @@ def not_analysed(
 
 
 def encode(made: ResultObject) -> bytes:
-    """The object as a Part 10 file, read back and checked. Raises InvalidResult."""
-    buffer = BytesIO()
-    made.dataset.save_as(buffer, enforce_file_format=True)
-    data = buffer.getvalue()
-    checking.check(data, references=made.references, sop_instance_uid=made.sop_instance_uid)
-    return data
+    """The object's data set as a Part 10 file, read back and checked. Raises InvalidResult."""
+    return _encoded(made.dataset, made.references, made.sop_instance_uid)
 
 
 def write(made: ResultObject, path: Path) -> None:
     """Write the checked object to `path`. Raises InvalidResult before anything is written."""
     path.write_bytes(encode(made))
+
+
+def _encoded(dataset: Dataset, references: frozenset[str], sop_instance_uid: str) -> bytes:
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    data = buffer.getvalue()
+    checking.check(data, references=references, sop_instance_uid=sop_instance_uid)
+    return data
 
 
 def _objects(
@@ -126,6 +135,7 @@ def _objects(
             sop_instance_uid=identity.uid(kind),
             dataset=dataset,
             references=allowed,
+            data=_encoded(dataset, allowed, identity.uid(kind)),
         )
         for kind, dataset in made.items()
     )
