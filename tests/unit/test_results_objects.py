@@ -199,6 +199,12 @@ def _childless(dataset: Dataset) -> None:
             del item.ContentSequence
 
 
+def _pointless(dataset: Dataset) -> None:
+    measurements = dataset.ContentSequence[-1]
+    for group in measurements.ContentSequence:
+        group.ContentSequence = [item for item in group.ContentSequence if item.ValueType != "SCOORD"]
+
+
 def _setter(keyword: str, value: object) -> Any:
     return lambda dataset: setattr(dataset, keyword, value)
 
@@ -221,6 +227,7 @@ def _remover(keyword: str) -> Any:
         ("overview", _remover("ConversionType"), "ConversionType (type 1) is absent"),
         ("report", _remover("CompletionFlag"), "CompletionFlag (type 1) is absent"),
         ("report", _childless, "does not name its algorithm"),
+        ("report", _pointless, "points at no image"),
     ],
 )
 def test_a_spoilt_object_does_not_leave(kind: str, spoil: Any, words: str, tmp_path: Path) -> None:

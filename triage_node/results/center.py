@@ -10,32 +10,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy.typing as npt
+    from collections.abc import Iterable, Sequence
 
     from triage_node.results.frames import Slices
     from triage_node.results.segmentation import Masks
     from triage_node.study import Volume
 
-Place = tuple[float, float, float]  # x, y, z of a voxel's centre in the patient, mm
+Voxel = tuple[int, int, int]  # slice, row, column of the volume, from 0
 STUDY = "study"  # key of the study as a whole
 
 
-def centers(lesions: Masks, lungs: Masks, volume: Volume) -> dict[str, Place]:
+def centers(lesions: Masks, lungs: Masks, volume: Volume) -> dict[str, Voxel]:
     """Tracking name of each segment -> its centre; that of the study lies in the lesions, without any in the lungs.
 
-    A centre is a voxel of the structure on a slice of the source: on the slice that shows most of the structure, the
-    voxel nearest to its centroid there. Slices are counted in their packed form, and one of them is opened for each.
+    A centre is a voxel of the structure: on the slice that shows most of it, the voxel nearest to its centroid there.
+    Each has a slice to itself as far as there are enough, the study and the lesions before the lungs, since viewers
+    write the numbers beside the point. Slices are counted in their packed form; one is opened for each centre.
     """
-    counts = {segment.tracking: _counts(bits) for segment, bits in (*lesions, *lungs)}
-    found = {segment.tracking: _center([bits], [counts[segment.tracking]], volume) for segment, bits in lesions}
-    found |= {segment.tracking: _center([bits], [counts[segment.tracking]], volume) for segment, bits in lungs}
-    whole = lesions or lungs
-    if len(whole) == 1:
-        return found | {STUDY: found[whole[0][0].tracking]}
-    every = [bits for _, bits in whole], [counts[segment.tracking] for segment, _ in whole]
-    return found | ({STUDY: _center(*every, volume)} if whole else {})
+    segments = {segment.tracking: bits for segment, bits in (*lesions, *lungs)}
+    counts = {name: _counts(bits) for name, bits in segments.items()}
+    wanted = {STUDY: [segment.tracking for segment, _ in lesions or lungs]}
+    wanted |= {name: [name] for name in segments}
+    found: dict[str, Voxel] = {}
+    for name, parts in wanted.items():
+        if parts:
+            z = _slice([counts[part] for part in parts], {z for z, _, _ in found.values()})
+            found[name] = z, *_nearest_to_centroid([segments[part] for part in parts], z, volume)
+    return found
 
 
 def _counts(bits: Slices) -> dict[int, int]:
@@ -43,15 +44,20 @@ def _counts(bits: Slices) -> dict[int, int]:
     return {z: int(np.bitwise_count(plane).sum(dtype=np.uint32)) for z, plane in bits.items()}
 
 
-def _center(segments: Sequence[Slices], counts: Sequence[dict[int, int]], volume: Volume) -> Place:
-    """Of segments that do not overlap, taken together; of slices that show as much, the middle one."""
+def _slice(counts: Iterable[dict[int, int]], taken: set[int]) -> int:
+    """With most voxels of segments that do not overlap, not among `taken` if it can be; of several the middle one."""
     total: dict[int, int] = {}
     for each in counts:
         for z, count in each.items():
             total[z] = total.get(z, 0) + count
-    most = max(total.values())
-    largest = sorted(z for z, count in total.items() if count == most)
-    z = largest[len(largest) // 2]
+    free = {z: count for z, count in total.items() if z not in taken} or total
+    most = max(free.values())
+    largest = sorted(z for z, count in free.items() if count == most)
+    return largest[len(largest) // 2]
+
+
+def _nearest_to_centroid(segments: Sequence[Slices], z: int, volume: Volume) -> tuple[int, int]:
+    """Row and column of a voxel of `segments`."""
     rows, columns = volume.hounsfield.shape[1:]
     mask = np.zeros(rows * columns, np.uint8)
     for bits in segments:
@@ -59,8 +65,5 @@ def _center(segments: Sequence[Slices], counts: Sequence[dict[int, int]], volume
             mask |= np.unpackbits(bits[z], count=mask.size, bitorder="little")
     y, x = np.divmod(np.flatnonzero(mask), columns)
     _, row_mm, column_mm = volume.spacing_zyx_mm
-    off: npt.NDArray[np.float64] = ((y - y.mean()) * row_mm) ** 2 + ((x - x.mean()) * column_mm) ** 2
-    nearest = int(off.argmin())
-    across, down = volume.affine_lps_mm[:3, 0], volume.affine_lps_mm[:3, 1]
-    place = volume.slice_positions_mm[z] + y[nearest] * down + x[nearest] * across
-    return float(place[0]), float(place[1]), float(place[2])
+    nearest = int((((y - y.mean()) * row_mm) ** 2 + ((x - x.mean()) * column_mm) ** 2).argmin())
+    return int(y[nearest]), int(x[nearest])

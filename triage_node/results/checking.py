@@ -40,6 +40,7 @@ _GROUPS = (["SharedFunctionalGroupsSequence"], ["PerFrameFunctionalGroupsSequenc
 _OF_A_FRAME = ("FrameContentSequence", "PlanePositionSequence", "SegmentIdentificationSequence")
 _CONTENT = "sr-document-content"  # its attributes depend on the value type, `_content` knows them
 _MEASUREMENT_GROUP = "125007"  # DCM
+_MEASUREMENT_REPORT = "126000"  # DCM
 # What a content item needs by its Value Type (PS3.3 C.17.3)
 _NEEDED = {
     "CONTAINER": "ContinuityOfContent",
@@ -48,7 +49,7 @@ _NEEDED = {
     "TEXT": "TextValue",
     "UIDREF": "UID",
     "IMAGE": "ReferencedSOPSequence",
-    "SCOORD3D": "GraphicData",
+    "SCOORD": "GraphicData",
 }
 _REPORTED = 8  # problems in one message: the rest is usually the same again
 
@@ -205,6 +206,8 @@ def _content(dataset: Item) -> Iterator[str]:
     """Content items without their value, and numbers and groups without what viewers rely on."""
     if _text(dataset, "SOPClassUID") != COMPREHENSIVE_3D_SR_STORAGE:
         return
+    titles = _items(dataset, "ConceptNameCodeSequence")
+    measured = any(_text(title, "CodeValue") == _MEASUREMENT_REPORT for title in titles)
     for item in _content_items(dataset):
         kind, children = _text(item, "ValueType"), _items(item, "ContentSequence")
         code = next(iter(_items(item, "ConceptNameCodeSequence")), {})
@@ -214,8 +217,11 @@ def _content(dataset: Item) -> Iterator[str]:
             yield f"{name} ({kind}) has no value"
         elif kind == "NUM" and _text(item, "RelationshipType") == "CONTAINS" and not children:
             yield f"{name} does not name its algorithm"
-        elif _text(code, "CodeValue") == _MEASUREMENT_GROUP and not any(_text(child, "UID") for child in children):
-            yield "a measurement group has no tracking UID"
+        elif _text(code, "CodeValue") == _MEASUREMENT_GROUP:
+            if not any(_text(child, "UID") for child in children):
+                yield "a measurement group has no tracking UID"
+            if measured and not any(_text(child, "ValueType") == "SCOORD" for child in children):
+                yield "a measurement group points at no image"  # OHIF gives up on the whole report
 
 
 def _content_items(dataset: Item) -> Iterator[Item]:

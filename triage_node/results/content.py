@@ -47,6 +47,7 @@ class Reference:
 
     sop_class_uid: str
     sop_instance_uid: str
+    frame_number: int | None = None
     segment_number: int | None = None
 
 
@@ -59,10 +60,11 @@ class Uid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """Value of a SCOORD3D item of Graphic Type POINT (PS3.3 C.18.9)."""
+    """Value of a SCOORD item of Graphic Type POINT (PS3.3 C.18.6): a voxel of an image. It takes no children."""
 
-    place_mm: tuple[float, float, float]  # x, y, z in the patient; written in single precision
-    frame_of_reference_uid: str
+    row: int  # from 0, as the column
+    column: int
+    image: Reference
 
 
 Value = Code | str | Quantity | Reference | Uid | Point
@@ -138,19 +140,20 @@ def _value(value: Value | None, meaning: Meaning) -> tuple[str, bytes, bytes, by
         case Reference():
             return "IMAGE", sequence(0x00081199, _referenced(value)), b"", b""
         case Point():
-            return "SCOORD3D", b"", b"", _point(value)
+            return "SCOORD", b"", _selected_from(value.image), _point(value)
         case code:
             return "CODE", b"", sequence(0x0040A168, code_item(code, meaning)), b""
 
 
+def _selected_from(image: Reference) -> bytes:
+    kind = element(0x0040A010, "CS", "SELECTED FROM"), element(0x0040A040, "CS", "IMAGE")
+    return sequence(0x0040A730, item(sequence(0x00081199, _referenced(image)), *kind))
+
+
 def _point(point: Point) -> bytes:
-    return b"".join(
-        (
-            element(0x00700022, "FL", struct.pack("<3f", *point.place_mm)),
-            element(0x00700023, "CS", "POINT"),
-            element(0x30060024, "UI", point.frame_of_reference_uid),
-        )
-    )
+    """Column and row in pixels; the first pixel's own centre is at 0.5."""
+    place = struct.pack("<2f", point.column + 0.5, point.row + 0.5)
+    return element(0x00700022, "FL", place) + element(0x00700023, "CS", "POINT")
 
 
 def _measured(quantity: Quantity, meaning: Meaning) -> bytes:
@@ -176,6 +179,8 @@ def _referenced(reference: Reference) -> bytes:
         element(0x00081150, "UI", reference.sop_class_uid),
         element(0x00081155, "UI", reference.sop_instance_uid),
     ]
+    if reference.frame_number is not None:
+        elements.append(element(0x00081160, "IS", str(reference.frame_number)))
     if reference.segment_number is not None:
         elements.append(element(0x0062000B, "US", struct.pack("<H", reference.segment_number)))
     return item(*elements)

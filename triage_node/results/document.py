@@ -52,9 +52,11 @@ def document(
 ) -> Dataset:
     """The report of `groups`; `head` stands before them and before the image library.
 
-    `title` is the root's concept name (CID 7021, extensible): viewers look for measurements beneath its default.
+    `title` is the root's concept name (CID 7021, extensible): viewers look for measurements beneath its default. Only
+    there the library of images is written; elsewhere the evidence names them, and a list of what nobody measured would
+    part the reader from the rest of the words.
     """
-    library = _image_library(source)
+    library = _image_library(source) if title is codes.IMAGING_MEASUREMENT_REPORT else None
     content = [
         Item(_MODIFIER, codes.LANGUAGE_OF_CONTENT, wording.language),
         *_observer(identity, model),

@@ -164,8 +164,8 @@ GERMAN = Wording(
         " dieselben Bilder wurden mit einem anderen Modell oder einer anderen Konfiguration beurteilt.",
         Sentence.SAME_AGAIN: "Dieser Bericht (Generation {generation}) ersetzt den der Generation {before}:"
         " dieselben Bilder wurden noch einmal beurteilt.",
-        Sentence.CENTER: "Der Mittelpunkt ist ein Voxel dieser Struktur, in der Schicht, die am meisten von ihr zeigt:"
-        " eine Stelle zum Hinsehen, kein eigener Befund.",
+        Sentence.CENTER: "Der Mittelpunkt ist ein Voxel dieser Struktur, in einer der Schichten, die am meisten von ihr"
+        " zeigen: eine Stelle zum Hinsehen, kein eigener Befund.",
         Sentence.CENTER_OF_LESIONS: "Der Mittelpunkt ist ein Voxel der Läsionen, in der Schicht, die am meisten von"
         " ihnen zeigt: eine Stelle zum Hinsehen, kein eigener Befund.",
         Sentence.CENTER_OF_LUNGS: "Der Mittelpunkt ist ein Voxel der Lungen, in der Schicht, die am meisten von ihnen"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pydicom.sr.coding import Code
 
     from triage_node.identity import ResultIdentity
-    from triage_node.results.center import Place
+    from triage_node.results.center import Voxel
     from triage_node.results.source import Source
     from triage_node.results.wording import Wording
     from triage_node.study import Assessment, LungMeasurement, Model, NotAnalysed, PassedOver
@@ -47,13 +47,12 @@ def judged(
     source: Source,
     identity: ResultIdentity,
     segmentations: Sequence[Dataset],
-    centers: Mapping[str, Place],
+    centers: Mapping[str, Voxel],
     language: str = "en",
 ) -> Dataset:
     """The report of a judged study; `segmentations` are the finished objects that it refers to.
 
-    `centers` are places by the name of what is measured (see `center`). Without a Frame of Reference UID they mean
-    nothing and are left out; the node reads no volume without one.
+    `centers` are places by the name of what is measured: `center.STUDY`, and the tracking name of each segment.
     """
     wording = WORDINGS[language]
     by_tracking = _segments(segmentations)
@@ -204,20 +203,20 @@ def _segments(segmentations: Iterable[Dataset]) -> dict[str, Reference]:
     }
 
 
-def _points(centers: Mapping[str, Place], source: Source, wording: Wording) -> dict[str, tuple[Item, Item]]:
+def _points(centers: Mapping[str, Voxel], source: Source, wording: Wording) -> dict[str, tuple[Item, Item]]:
     """What is measured -> a point that lies in it, and what the point is; OHIF gives up on a group without one."""
-    frame_of_reference = source.frame_of_reference_uid
-    if frame_of_reference is None:
-        return {}
     lesions = any(segment.tracking in centers for segment in (segmentation.LESION, *segmentation.LESION_CLASSES))
     whole = Sentence.CENTER_OF_LESIONS if lesions else Sentence.CENTER_OF_LUNGS
-    return {
-        what: (
-            Item(_CONTAINS, codes.CENTER, Point(place_mm=place, frame_of_reference_uid=frame_of_reference)),
-            _comment(wording.sentence(whole if what == STUDY else Sentence.CENTER)),
+    points = {}
+    for what, (z, row, column) in centers.items():
+        image = Reference(
+            sop_class_uid=source.slices[z].sop_class_uid,
+            sop_instance_uid=source.slices[z].sop_instance_uid,
+            frame_number=source.slices[z].frame_number,
         )
-        for what, place in centers.items()
-    }
+        point = Item(_CONTAINS, codes.CENTER, Point(row=row, column=column, image=image))
+        points[what] = point, _comment(wording.sentence(whole if what == STUDY else Sentence.CENTER))
+    return points
 
 
 def _group(
@@ -263,14 +262,15 @@ def _study_group(
         evaluations.append(_code(codes.PROBABILITY_OF_COVID_19, codes.NOT_PROVIDED))
     else:
         finding = codes.SUSPECTED_COVID_19
-        measurements.insert(0, _percent(codes.CERTAINTY_OF_FINDING, assessment.covid_probability, by))
+        # At the end: OHIF shows the first five numbers beside the point, without the finding and how far to trust it
+        measurements.append(_percent(codes.CERTAINTY_OF_FINDING, assessment.covid_probability, by))
     content = [
         _code(codes.FINDING, finding),
         _site(codes.BILATERAL),
         *algorithm.identification(assessment.model, algorithm.parameters(assessment)),
         *measurements,
         *evaluations,
-        *points.get(STUDY, ()),
+        *points[STUDY],
     ]
     return _group("Study", STUDY, identity, wording, content, state_and_remarks)
 
@@ -297,7 +297,7 @@ def _lung_group(
         _percent(codes.GROUND_GLASS_EXTENT, lung.ground_glass_fraction, by),
         _percent(codes.CONSOLIDATION_EXTENT, lung.consolidation_fraction, by),
         *_segment(reference, source),
-        *points.get(what, ()),
+        *points[what],
     ]
     return _group(f"{lung.laterality.capitalize()} lung", what, identity, wording, content, ())
 
@@ -310,14 +310,19 @@ def _lesion_groups(
     points: Mapping[str, tuple[Item, Item]],
     wording: Wording,
 ) -> list[Item]:
-    """A group for each segment of the lesion object, with its volume."""
+    """A group for each segment of the lesion object: volume, and extent, whose name says of what in any viewer."""
     ground_glass, consolidation = segmentation.LESION_CLASSES
     by = algorithm.short(assessment.model)
     groups = []
-    for segment, volume_ml in (
-        (segmentation.LESION, assessment.lesion_ml),
-        (ground_glass, assessment.ground_glass_ml),
-        (consolidation, assessment.consolidation_ml),
+    for segment, volume_ml, extent, fraction in (
+        (segmentation.LESION, assessment.lesion_ml, codes.AFFECTED_FRACTION_BOTH, assessment.affected_fraction_both),
+        (ground_glass, assessment.ground_glass_ml, codes.GROUND_GLASS_EXTENT, assessment.ground_glass_fraction_both),
+        (
+            consolidation,
+            assessment.consolidation_ml,
+            codes.CONSOLIDATION_EXTENT,
+            assessment.consolidation_fraction_both,
+        ),
     ):
         reference = segments.get(segmentation.tracking_uid(identity, segment.tracking))
         if reference is None:
@@ -328,8 +333,9 @@ def _lesion_groups(
             _site(codes.BILATERAL),
             *algorithm.identification(assessment.model, algorithm.parameters(assessment)),
             Item(_CONTAINS, codes.VOLUME, Quantity(value=volume_ml, unit=codes.MILLILITRE), by),
+            _percent(extent, fraction, by),
             *_segment(reference, source),
-            *points.get(segment.tracking, ()),
+            *points[segment.tracking],
         ]
         groups.append(_group(segment.label, segment.tracking, identity, wording, content, ()))
     return groups

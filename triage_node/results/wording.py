@@ -93,8 +93,8 @@ ENGLISH = Wording(
         " the same images were judged by another model or configuration.",
         Sentence.SAME_AGAIN: "This report (generation {generation}) supersedes that of generation {before}:"
         " the same images were judged once more.",
-        Sentence.CENTER: "The center is a voxel of this structure, on the slice that shows most of it: a place to look"
-        " at, no finding of its own.",
+        Sentence.CENTER: "The center is a voxel of this structure, on one of the slices that show most of it: a place"
+        " to look at, no finding of its own.",
         Sentence.CENTER_OF_LESIONS: "The center is a voxel of the lesions, on the slice that shows most of them: a"
         " place to look at, no finding of its own.",
         Sentence.CENTER_OF_LUNGS: "The center is a voxel of the lungs, on the slice that shows most of them: a place"
