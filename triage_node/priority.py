@@ -180,9 +180,15 @@ def standing(facts: Facts, settings: WorklistSection) -> Standing:
 
 
 def turns(
-    standings: Iterable[Standing], settings: WorklistSection, now: float, pace_s: float = 0.0, *, triage: bool = True
+    standings: Iterable[Standing],
+    settings: WorklistSection,
+    now: float,
+    pace_s: float = 0.0,
+    *,
+    first: int | None = None,
+    triage: bool = True,
 ) -> list[Turn]:
-    """The reading list as it is now: every study once, in reading order.
+    """The reading list as it is now: every study once, in reading order, or the `first` so many of all.
 
     `pace_s` is how often a reader takes the next study, 0 where that is not known. Without `triage`: in order of
     arrival, as it would be without this program.
@@ -201,11 +207,17 @@ def turns(
         (reading if state is StudyState.READING else below).append(one)
         if state is not StudyState.CANCELLED:
             taken[is_stat].append(one.arrival)
-    following = [Turn(standing=one, rank=rank, arrival_rank=rank) for rank, one in enumerate(reading, start=1)]
-    for block, gone in ((stat, taken[True]), (queue, taken[False])):
-        following += _queue(block, gone, settings, now, pace_s, len(reading), len(following), triage=triage)
-    ended = enumerate(below, start=len(following) + 1)
-    return following + [Turn(standing=one, rank=rank, arrival_rank=rank) for rank, one in ended]
+    following: list[Turn] = []
+    above = 0
+    for block, gone in ((reading, None), (stat, taken[True]), (queue, taken[False]), (below, None)):
+        wanted = len(block) if first is None else max(0, min(len(block), first - above))
+        if wanted and gone is not None and triage:
+            following += _queue(block, gone, settings, now, pace_s, len(reading), above, wanted)
+        else:
+            ranks = enumerate(block[:wanted], start=above + 1)
+            following += [Turn(standing=one, rank=rank, arrival_rank=rank) for rank, one in ranks]
+        above += len(block)
+    return following
 
 
 def _queue(
@@ -216,27 +228,25 @@ def _queue(
     pace_s: float,
     reading: int,
     above: int,
-    *,
-    triage: bool,
+    wanted: int,
 ) -> list[Turn]:
-    """The turns of studies that came in this order, with `above` on the list before them, `reading` of these open."""
-    if not triage:
-        return [Turn(standing=one, rank=rank, arrival_rank=rank) for rank, one in enumerate(block, start=above + 1)]
-    judged = [one.facts.state is StudyState.JUDGED for one in block]
+    """The first `wanted` turns of studies that came in this order, `above` on the list before them, `reading` open."""
     ends_s = settings.max_wait_min * 60 - now
     last = reading_order.places_in_time([one.arrival[0] + ends_s for one in block], pace_s, above - reading + 1)
+    judged = [one.facts.state is StudyState.JUDGED for one in block]
     overtaken = [0] * len(block)
     for number, one in enumerate(block):
         if not judged[number]:
-            last[number] = reading_order.place_by_arrival(number, one.arrival, taken)
-            overtaken[number] = number + 1 - int(last[number])
+            last[number] = by_arrival = reading_order.place_by_arrival(number, one.arrival, taken)
+            overtaken[number] = number + 1 - by_arrival
     # Nothing is known of what was not judged: it gives way to all others, within its last place, unless it was ordered
     # with a priority.
     silent = [not known and one.level is not ReadingPriority.HIGH for known, one in zip(judged, block, strict=True)]
-    by_urgency = sorted(range(len(block)), key=lambda number: (silent[number], block[number].urgency))
+    keys = [(quiet, *one.urgency) for quiet, one in zip(silent, block, strict=True)]
     ranks = [0] * len(block)
-    for rank, number in enumerate(by_urgency):
+    for rank, number in enumerate(sorted(range(len(block)), key=keys.__getitem__)):
         ranks[number] = rank
+    order = reading_order.arranged(ranks, last)
     return [
         Turn(
             standing=block[number],
@@ -245,7 +255,7 @@ def _queue(
             overtaken_by=overtaken[number],
             at_last_place=judged[number] and place >= last[number],
         )
-        for place, number in enumerate(reading_order.arranged(ranks, last), start=1)
+        for place, number in enumerate(order[:wanted], start=1)
     ]
 
 
@@ -290,10 +300,10 @@ def _explanation(turn: Turn, settings: WorklistSection, now: float) -> str:
     if facts.order_priority in (OrderPriority.STAT, OrderPriority.HIGH):
         why.append(f"ordered {facts.order_priority}")
     if facts.state is StudyState.JUDGED and turn.at_last_place:
-        why.append(_waited(facts, settings, now))
+        why.append(_held(facts, settings, now))
     why.append(_numbers(facts))
     if turn.rank == turn.arrival_rank:
-        return f"stands at {turn.rank} as it came: {', '.join(why)}"
+        return f"stands as it came: {', '.join(why)}"
     if turn.overtaken_by:
         why.append(f"{turn.overtaken_by} that came later read before it")
     if turn.rank > turn.arrival_rank:
@@ -314,8 +324,10 @@ def _numbers(facts: Facts) -> str:
     return words if facts.covid_probability is None else f"{words}, P(COVID-19) {facts.covid_probability:.2f}"
 
 
-def _waited(facts: Facts, settings: WorklistSection, now: float) -> str:
-    return f"has waited {(now - facts.arrived_at) / 60:.0f} of {settings.max_wait_min:g} min at most"
+def _held(facts: Facts, settings: WorklistSection, now: float) -> str:
+    """Why a study stands no further back; in words that do not change with every minute."""
+    limit = f"{settings.max_wait_min:g} min"
+    return f"has waited longer than {limit}" if overdue(facts, settings, now) else f"else it would wait over {limit}"
 
 
 def _reasons(turn: Turn, settings: WorklistSection, now: float) -> tuple[str, ...]:
@@ -342,8 +354,6 @@ def _reasons(turn: Turn, settings: WorklistSection, now: float) -> tuple[str, ..
         reasons.append(f"{turn.standing.level}: {turn.standing.why_level}")
     if ordered and turn.standing.why_level != ordered[0]:
         reasons += ordered
-    if facts.state is StudyState.JUDGED and overdue(facts, settings, now):
-        reasons.append(f"has waited longer than {settings.max_wait_min:g} min")
-    elif facts.state is StudyState.JUDGED and turn.at_last_place:
-        reasons.append(_waited(facts, settings, now))
+    if facts.state is StudyState.JUDGED and (turn.at_last_place or overdue(facts, settings, now)):
+        reasons.append(_held(facts, settings, now))
     return (*reasons, *moved) if in_queue else (*reasons, f"state: {facts.state}")

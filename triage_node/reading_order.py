@@ -31,19 +31,24 @@ def arranged(urgency_ranks: Sequence[int], last_places: Sequence[float]) -> list
     or over n are allowed.
     """
     count = len(urgency_ranks)
+    by_rank = dict(zip(urgency_ranks, range(count), strict=True))
     may_stand: list[list[int]] = [[] for _ in range(count + 1)]  # by last place; what is late already at 0
     for number, last in enumerate(last_places):
         may_stand[int(min(max(last, 0), count))].append(number)
     placed = [False] * count
     order = [0] * count
-    eligible: list[tuple[int, int]] = []
+    eligible: list[int] = []  # negative ranks: a heap has its least on top
     latest = count - 1
     for place in range(count, 0, -1):
-        for number in may_stand[place]:
-            if not placed[number]:
-                heapq.heappush(eligible, (-urgency_ranks[number], number))
+        newly = [-urgency_ranks[number] for number in may_stand[place] if not placed[number]]
         if eligible:
-            chosen = heapq.heappop(eligible)[1]
+            for rank in newly:
+                heapq.heappush(eligible, rank)
+        else:
+            heapq.heapify(newly)
+            eligible = newly
+        if eligible:
+            chosen = by_rank[-heapq.heappop(eligible)]
         else:  # all that are left ought to stand further forward: whoever came last gives way
             while placed[latest]:
                 latest -= 1

@@ -341,7 +341,7 @@ def test_what_was_ordered_stat_stands_before_all_others_judged_or_not() -> None:
     assert [place.reading_priority for place in places] == [HIGH, HIGH, HIGH, LOW, HIGH]
     assert [place.arrival_rank for place in places] == [3, 2, 1, 4, 5]
     assert "HIGH: ordered STAT" in places[2].reasons
-    assert places[1].explanation == "stands at 2 as it came: ordered STAT, not judged yet"
+    assert places[1].explanation == "stands as it came: ordered STAT, not judged yet"
 
 
 @pytest.mark.parametrize(
@@ -389,14 +389,14 @@ def test_an_order_priority_never_moves_a_study_back_and_stat_stands_above_the_re
             [judged("a", 30, 0.0), judged("b", 20, 0.38, 0.97)],
             "moved from 2 to 1: 38% of the right lung affected, P(COVID-19) 0.97",
         ),
-        ([judged("a", 30, 0.9), judged("b", 20, 0.0, 0.02)], "stands at 1 as it came: 90% of the right lung affected"),
-        ([unjudged("a", 9, NOT_ANALYSED, "no lungs")], "stands at 1 as it came: not analysed: no lungs"),
+        ([judged("a", 30, 0.9), judged("b", 20, 0.0, 0.02)], "stands as it came: 90% of the right lung affected"),
+        ([unjudged("a", 9, NOT_ANALYSED, "no lungs")], "stands as it came: not analysed: no lungs"),
         (
             [judged("a", 130, 0.0)],
-            "stands at 1 as it came: has waited 130 of 120 min at most, 0% of each lung affected",
+            "stands as it came: has waited longer than 120 min, 0% of each lung affected",
         ),
         ([unjudged("a", 9, READING)], "is being read, so it stands above the queue: not judged"),
-        ([judged("a", 9, 0.2)], "stands at 1 as it came: 20% of the right lung affected"),
+        ([judged("a", 9, 0.2)], "stands as it came: 20% of the right lung affected"),
         ([unjudged("a", 9, CANCELLED)], "its reading was called off, so it stands below the queue: not judged"),
     ],
 )
@@ -417,7 +417,7 @@ def test_every_explanation_has_the_place_or_the_state_and_the_deciding_number(st
     facts = {one.study_instance_uid: one for one in studies}
     for place in arrange(studies, settings):
         one = facts[place.study_instance_uid]
-        place_words = f"to {place.rank}" if place.rank != place.arrival_rank else f"stands at {place.rank} "
+        place_words = f"to {place.rank}" if place.rank != place.arrival_rank else "stands as it came"
         assert place_words in place.explanation or one.state not in IN_THE_QUEUE
         if one.affected_fraction is not None:
             assert f"{priority.percent(one.affected_fraction)} of " in place.explanation
@@ -436,3 +436,20 @@ def test_a_trace_of_disease_is_never_written_as_zero() -> None:
         "1%",
         "38%",
     ]
+
+
+@given(lists(), sections(), st.integers(0, 9))
+def test_the_first_places_are_the_same_whether_the_rest_is_asked_for_or_not(studies, settings, first) -> None:
+    standings = [priority.standing(facts, settings) for facts in studies]
+    assert priority.turns(standings, settings, NOW, first=first) == priority.turns(standings, settings, NOW)[:first]
+
+
+def test_a_study_that_is_held_at_its_last_place_says_so() -> None:
+    """Every 20 min one is read: the mild one must be the third, although three severe ones came after it."""
+    studies = [judged("a", 70, 0.0), *(judged(uid, 10, 0.9) for uid in "bcd")]
+    places = priority.arrange(studies, WorklistSection(), NOW, pace_s=20 * 60.0)
+    assert "".join(place.study_instance_uid for place in places) == "bcad"
+    assert places[2].explanation == (
+        "moved from 1 to 3, behind more urgent ones: else it would wait over 120 min, 0% of each lung affected"
+    )
+    assert "else it would wait over 120 min" in places[2].reasons
