@@ -247,7 +247,9 @@ class Analyst:
             objects=tuple(self._file(job, filed) for filed in walked.objects),
             duration_s=duration_s,
         )
-        if queue.finish(self._journal, job, OWNER, result, self._settings.destinations, time.time()):
+        settings = self._settings
+        systems = tuple(system.name for system in settings.hl7)
+        if queue.finish(self._journal, job, OWNER, result, settings.destinations, time.time(), systems=systems):
             self._ring_desk()
             self._tell(walked, duration_s)
 

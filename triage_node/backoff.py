@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from triage_node.config import DestinationSection
@@ -10,12 +10,32 @@ if TYPE_CHECKING:
 JITTER = 0.2  # share by which a pause is shortened or lengthened, so that many nodes do not call in step
 
 
-def pause_s(destination: DestinationSection, attempts: int, *, jitter: float) -> float:
+class Awaited(Protocol):
+    """What archives and RIS have in common: a name, and how long the node waits before it asks them again."""
+
+    @property
+    def name(self) -> str:
+        """Name in the journal."""
+
+    @property
+    def retry_first_s(self) -> float:
+        """Pause before the second attempt."""
+
+    @property
+    def retry_longest_s(self) -> float:
+        """Longest pause between attempts."""
+
+    @property
+    def probe_longest_s(self) -> float:
+        """Longest pause between probes of a destination that is not reached."""
+
+
+def pause_s(destination: Awaited, attempts: int, *, jitter: float) -> float:
     """Pause after the `attempts`-th failed attempt in a row; `jitter` is -1..1."""
     return _doubled(destination.retry_first_s, destination.retry_longest_s, attempts, jitter)
 
 
-def probe_pause_s(destination: DestinationSection, attempts: int, *, jitter: float) -> float:
+def probe_pause_s(destination: Awaited, attempts: int, *, jitter: float) -> float:
     """Pause after the `attempts`-th attempt in a row that did not reach the destination; `jitter` is -1..1."""
     longest = min(destination.probe_longest_s, destination.retry_longest_s)
     return _doubled(destination.retry_first_s, longest, attempts, jitter)

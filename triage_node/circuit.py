@@ -13,22 +13,22 @@ from triage_node import backoff, logbook
 from triage_node.journal import circuits
 
 if TYPE_CHECKING:
-    from triage_node.config import DestinationSection
+    from triage_node.backoff import Awaited
     from triage_node.journal import Journal
 
 
-def begin(journal: Journal, destination: DestinationSection, now: float) -> None:
+def begin(journal: Journal, destination: Awaited, now: float) -> None:
     """After a restart the first probe comes soon: whoever restarts a node may just have mended the network."""
     circuits.hasten(journal, now + min(destination.retry_first_s, 5.0), destination.name)
 
 
-def probe_at(journal: Journal, destination: DestinationSection) -> float | None:
+def probe_at(journal: Journal, destination: Awaited) -> float | None:
     """When a destination that is not reached is to be probed; None while it answers."""
     known = circuits.look(journal, destination.name)
     return None if known is None else known.probe_at
 
 
-def failed(journal: Journal, destination: DestinationSection, words: str, now: float) -> None:
+def failed(journal: Journal, destination: Awaited, words: str, now: float) -> None:
     """The destination was not reached."""
     known = circuits.look(journal, destination.name)
     failures = 1 + (known.failures if known is not None else 0)
@@ -43,7 +43,7 @@ def failed(journal: Journal, destination: DestinationSection, words: str, now: f
     )
 
 
-def answered(journal: Journal, destination: DestinationSection, now: float) -> bool:
+def answered(journal: Journal, destination: Awaited, now: float) -> bool:
     """The destination answers; True if it did not before: then all that waits for it is due at once."""
     again = circuits.reached(journal, destination.name, now)
     if again:

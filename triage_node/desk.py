@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from triage_node import completion, logbook, sender
+from triage_node import completion, logbook, messenger, sender
 from triage_node.archive import Archive
 from triage_node.journal import Journal, intake
 from triage_node.web import Page
@@ -66,6 +66,7 @@ def run(settings: Settings, bell: Doorbell, *, ring_analyst: Callable[[], None],
             return CANNOT_LISTEN
         log.info("page", url=page.url)
     senders, wake_senders = sender.start_all(settings, journal)
+    messengers, wake_messengers = messenger.start_all(settings, journal)
     watch = _DiskWatch(settings)
 
     def tick() -> None:
@@ -82,12 +83,13 @@ def run(settings: Settings, bell: Doorbell, *, ring_analyst: Callable[[], None],
         if bell.wait(1.0):
             scheduler.modify_job("completion", next_run_time=datetime.now(UTC))
             wake_senders()
+            wake_messengers()
     scheduler.shutdown(wait=True)
-    for each in senders:
+    for each in (*senders, *messengers):
         each.stop()
     if page is not None:
         page.stop()
-    for each in senders:
+    for each in (*senders, *messengers):
         each.join(timeout=3.0)
     log.info("stopped")
     return 0

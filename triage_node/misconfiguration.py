@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-_LISTS_OF_TABLES = ("destinations", "peers")
+_LISTS_OF_TABLES = ("destinations", "hl7", "peers", "users")
+# Who writes a password there by mistake shall not find it in a log.
+_SECRET = "password_hash"  # noqa: S105  the name of a key
+# What stands in for a wrong entry of a list of tables, or for those of its keys that have no harmless default.
+_STAND_INS: dict[str, dict[str, Any]] = {
+    "destinations": {"ae_title": "X", "host": "x", "port": 1},
+    "hl7": {"host": "x", "port": 1},
+    "users": {_SECRET: f"$argon2id$v=19$m=65536,t=3,p=4${'A' * 22}${'A' * 43}"},
+}
 
 
 def mend(table: dict[str, Any], path: tuple[int | str, ...]) -> None:
@@ -22,10 +30,13 @@ def mend(table: dict[str, Any], path: tuple[int | str, ...]) -> None:
     for part in path[:-1]:
         section = section[part]
     key = path[-1]
-    stand_in = {"name": f"destination {path[1:2]}", "ae_title": "X", "host": "x", "port": 1}
+    number = next((place for place, part in enumerate(path) if isinstance(part, int)), 0)
+    stand_in: dict[str, Any] = dict(_STAND_INS.get(str(path[number - 1]), {})) if number else {}
+    if stand_in:
+        stand_in["name"] = f"entry {path[number]}"
     if isinstance(key, int):
-        section[key] = stand_in if path[0] == "destinations" else {}
-    elif path[0] == "destinations" and len(path) == 3 and key in stand_in:
+        section[key] = stand_in
+    elif key in stand_in:
         section[key] = stand_in[key]
     else:
         section.pop(key, None)
@@ -46,7 +57,8 @@ def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
         elif kind == "value_error" and len(problem["loc"]) == 1:
             lines.append(f"{path}: {problem['ctx']['error']}")
         else:
-            lines.append(f"{path}: found {_shown(found)}; allowed: {_allowed(problem['loc'], kind, problem)}")
+            shown = "something else" if problem["loc"][-1] == _SECRET else _shown(found)
+            lines.append(f"{path}: found {shown}; allowed: {_allowed(problem['loc'], kind, problem)}")
     return lines
 
 

@@ -212,6 +212,8 @@ def study(report: dict[str, Any]) -> Group:
     parts += [Text(), _series(report["series"])]
     if report["objects"]:
         parts += [Text(), _ledger(report["objects"])]
+    if report["messages"]:
+        parts += [Text(), _messages(report["messages"])]
     parts += [Text(), _events(report["events"]), Text(str(report["notice"]), style="bold")]
     return Group(*parts)
 
@@ -285,6 +287,23 @@ def _ledger(objects: list[dict[str, Any]]) -> Table:
             str(entry["generation"]) + ("" if entry["current"] else " (superseded)"),
             entry["destination"] or "nowhere",
             Text.assemble(entry["state"] or "-", *((f"\n{words}", "dim") for words in proofs)),
+            str(entry["attempts"]),
+            plain(entry["words"]) or "-",
+        )
+    return table
+
+
+def _messages(messages: list[dict[str, Any]]) -> Table:
+    table = _table("Messages to other systems")
+    for name in ("message", "generation", "receiver", "state", "attempts", "last answer"):
+        table.add_column(name, overflow="fold")
+    for entry in messages:
+        at = entry["acknowledged_at"]
+        table.add_row(
+            entry["kind"],
+            str(entry["generation"]) + ("" if entry["current"] else " (superseded)"),
+            entry["destination"],
+            Text.assemble(entry["state"], (f"\nacknowledged {at[11:19]}" if at else "", "dim")),
             str(entry["attempts"]),
             plain(entry["words"]) or "-",
         )

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from triage_node import priority
-from triage_node.journal import circuits, outbox, queue, views
+from triage_node import priority, reading_order
+from triage_node.journal import circuits, correspondence, messages, outbox, queue, views
 from triage_node.study import NO_CARD, NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
@@ -182,12 +182,23 @@ def measurements(assessment: Assessment) -> dict[str, object]:
         "model": asdict(assessment.model),
         "generation": assessment.generation,
         "warnings": list(assessment.warnings),
+        "messages": [
+            {
+                **asdict(entry),
+                "kind": correspondence.KIND,
+                "acknowledged_at": iso(entry.acknowledged_at),
+                "next_at": iso(entry.next_at),
+                "current": entry.generation == row.generation,
+                "deliveries": [{**asdict(one), "at": iso(one.at)} for one in entry.deliveries],
+            }
+            for entry in correspondence.ledger(journal, study_instance_uid)
+        ],
     }
 
 
 def status(journal: Journal, names: tuple[str, ...] = ()) -> dict[str, object]:
     """The numbers of one screen: what came, what waits, what failed, which destinations (of these names) answer."""
-    depth = outbox.depth(journal)
+    depth = {**outbox.depth(journal), **messages.depth(journal)}  # their names are different
     return {
         **views.totals(journal),
         "jobs": queue.depth(journal),
@@ -200,7 +211,7 @@ def _destinations(
     journal: Journal, names: tuple[str, ...], depth: dict[str, dict[str, int]]
 ) -> list[dict[str, object]]:
     unproven, known = outbox.unproven(journal), circuits.every(journal)
-    dead = Counter(letter.destination for letter in views.dead_letters(journal))
+    dead = Counter(letter.destination for letter in _dead_letters(journal))
     found: list[dict[str, object]] = []
     for name in dict.fromkeys((*names, *depth)):
         circuit = known.get(name)
@@ -222,7 +233,12 @@ def _destinations(
 
 def dead_letters(journal: Journal) -> list[dict[str, object]]:
     """What will not be sent again by itself, ready for JSON."""
-    return [{**asdict(letter), "at": iso(letter.at)} for letter in views.dead_letters(journal)]
+    return [{**asdict(letter), "at": iso(letter.at)} for letter in _dead_letters(journal)]
+
+
+def _dead_letters(journal: Journal) -> list[views.DeadLetter]:
+    found = [*views.dead_letters(journal), *correspondence.dead_letters(journal)]
+    return sorted(found, key=lambda letter: letter.at)
 
 
 def iso(at: float | None) -> str | None:

@@ -86,6 +86,8 @@ def test_the_complete_file_says_every_key_with_its_default() -> None:
     table = tomllib.loads(COMPLETE_FILE.read_text())
     defaults = config.Settings().model_dump(mode="json", exclude_none=True)
     assert defaults.pop("destinations") == []
+    assert defaults.pop("hl7") == []
+    assert defaults["web"].pop("users") == []
     assert table == defaults
     assert same_types(table, defaults)
     assert config.load(COMPLETE_FILE).destinations == ()
@@ -116,22 +118,53 @@ def same_types(one: object, other: object) -> bool:
 
 def test_the_example_of_a_destination_in_the_complete_file_has_every_key_and_loads() -> None:
     text = COMPLETE_FILE.read_text()
-    example = text[text.index("# [[destinations]]") : text.index("[web]")]
+    example = text[text.index("# [[destinations]]") : text.index("\n# Which RIS")]
     table = tomllib.loads(re.sub(r"^# ?", "", example, flags=re.MULTILINE))
     whole = config.DestinationSection(**DESTINATION).model_dump(mode="json")
     assert table == {"destinations": [whole]}
     assert parsed(re.sub(r"^# ?", "", example, flags=re.MULTILINE)).destinations[0].name == "pacs"
 
 
+def test_the_example_of_a_ris_in_the_complete_file_has_every_key_and_loads() -> None:
+    text = COMPLETE_FILE.read_text()
+    example = re.sub(r"^# ?", "", text[text.index("# [[hl7]]") : text.index("\n[web]")], flags=re.MULTILINE)
+    whole = config.Hl7Section(name="ris", host="127.0.0.1", port=2575).model_dump(mode="json")
+    assert tomllib.loads(example) == {"hl7": [whole]}
+    assert parsed(example).destination_names == ("ris",)
+
+
+def test_a_ris_and_an_archive_cannot_have_one_name() -> None:
+    found = problems(
+        '[[destinations]]\nname="a"\nae_title="A"\nhost="h"\nport=1\n[[hl7]]\nname="a"\nhost="h"\nport=2\n'
+    )
+    assert found == ["hl7: the name 'a' is used 2 times; each needs its own"]
+
+
+def test_a_ris_is_not_named_with_signs_that_part_fields() -> None:
+    (line,) = problems('[[hl7]]\nname="a"\nhost="h"\nport=2\nreceiving_application="A|B"\n')
+    assert line.startswith('hl7[0].receiving_application: found "A|B"; allowed: a name such as "RIS"')
+
+
+def test_the_example_of_a_user_has_every_key_and_no_hash_that_anybody_could_use() -> None:
+    text = COMPLETE_FILE.read_text()
+    example = re.sub(r"^# ?", "", text[text.index("# [[web.users]]") : text.index("[log]")], flags=re.MULTILINE)
+    (user,) = tomllib.loads(example)["web"]["users"]
+    assert list(user) == list(config.UserSection.model_fields)
+    (line,) = problems(example)
+    assert line.startswith("web.users[0].password_hash: found something else; allowed: the line that `triage-node ")
+    assert "argon2id" not in text
+
+
 @pytest.mark.parametrize("name", config.SECTIONS)
 def test_every_key_of_the_complete_file_is_described_above_it_and_in_the_code(name: str) -> None:
     text = COMPLETE_FILE.read_text()
-    if name == "destinations":
-        text = re.sub(r"^# ?", "", text[text.index("# [[destinations]]") :], flags=re.MULTILINE)
-    header = {"peers": "[[intake.peers]]", "destinations": "[[destinations]]"}.get(name, f"[{name}]")
+    lists = {"destinations": "[[destinations]]", "hl7": "[[hl7]]", "users": "[[web.users]]"}
+    if name in lists:
+        text = re.sub(r"^# ?", "", text[text.index(f"# {lists[name]}") :], flags=re.MULTILINE)
+    header = {**lists, "peers": "[[intake.peers]]"}.get(name, f"[{name}]")
     section = text[text.index(f"{header}\n") + len(header) :].split("\n[")[0].splitlines()
     for key, field in config.SECTIONS[name].model_fields.items():
-        if key == "peers":  # a section of its own
+        if key in ("peers", "users"):  # sections of their own
             continue
         place = next(number for number, line in enumerate(section) if line.startswith((f"{key} = ", f"# {key} = ")))
         while re.match(r"(# )?[a-z_]+ = ", section[place]):  # two thresholds share a comment
@@ -220,7 +253,7 @@ WRONG = {
     "host name as address": ('[[intake.peers]]\naddress = "pacs.local"', "host names are not looked up"),
     "prefix that is none": ('[[intake.peers]]\naddress = "10.0.0.0/33"', "a network"),
     "no host": ('[intake]\nhost = ""', 'intake.host: found ""; allowed: a host name or an address, without spaces'),
-    "page for everybody": ('[web]\nhost = "0.0.0.0"', 'web.host: found "0.0.0.0"; allowed: a loopback address'),
+    "page for everybody": ('[web]\nhost = "0.0.0.0"', "web: host '0.0.0.0' can be reached from elsewhere, and who"),
     "no state directory": ('[node]\nstate_dir = ""', 'node.state_dir: found ""; allowed: the path of a folder'),
     "sent again for ever": (
         '[[destinations]]\nname="a"\nae_title="A"\nhost="h"\nport=1\nresends=1000',

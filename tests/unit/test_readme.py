@@ -33,11 +33,10 @@ def keys() -> str:
     for name in Settings.model_fields:
         if name == "folder":
             continue
-        for label, section in [(name, SECTIONS[name])] + (
-            [("intake.peers", SECTIONS["peers"])] if name == "intake" else []
-        ):
+        inner = {"intake": "peers", "web": "users"}.get(name)
+        for label, section in [(name, SECTIONS[name])] + ([(f"{name}.{inner}", SECTIONS[inner])] if inner else []):
             for key, field in section.model_fields.items():
-                if key == "peers":
+                if key in ("peers", "users"):
                     continue
                 default = "must be given" if field.is_required() else f"`{_toml(field.default)}`"
                 default = "the model card's" if field.default is None else default

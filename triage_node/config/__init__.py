@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError, model_validator
 from triage_node import misconfiguration
 from triage_node.config.destinations import DestinationSection
 from triage_node.config.fields import Section
-from triage_node.config.reading import WebSection, WorklistSection
+from triage_node.config.hl7 import Hl7Section
+from triage_node.config.reading import WorklistSection
 from triage_node.config.sections import (
     AnalysisSection,
     CompletionSection,
@@ -25,18 +26,21 @@ from triage_node.config.sections import (
     Peer,
     ResultsSection,
 )
+from triage_node.config.web import UserSection, WebSection
 from triage_node.errors import ConfigurationError
 
 __all__ = [
     "AnalysisSection",
     "CompletionSection",
     "DestinationSection",
+    "Hl7Section",
     "IntakeSection",
     "LogSection",
     "NodeSection",
     "Peer",
     "ResultsSection",
     "Settings",
+    "UserSection",
     "WebSection",
     "WorklistSection",
 ]
@@ -52,6 +56,7 @@ class Settings(Section):
     results: ResultsSection = ResultsSection()
     worklist: WorklistSection = WorklistSection()
     destinations: tuple[DestinationSection, ...] = ()
+    hl7: tuple[Hl7Section, ...] = ()
     web: WebSection = WebSection()
     log: LogSection = LogSection()
     folder: Path = Field(default=Path(), exclude=True)
@@ -59,9 +64,10 @@ class Settings(Section):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         problems = []
-        names = [destination.name for destination in self.destinations]
+        names, systems = list(self.destination_names), {system.name for system in self.hl7}
         problems += [
-            f"destinations: the name {name!r} is used {names.count(name)} times; each needs its own"
+            f"{'hl7' if name in systems else 'destinations'}: the name {name!r} is used {names.count(name)} times; each"
+            " needs its own"
             for name in sorted({name for name in names if names.count(name) > 1})
         ]
         if self.web.enabled and self.web.port == self.intake.port:
@@ -77,8 +83,8 @@ class Settings(Section):
 
     @property
     def destination_names(self) -> tuple[str, ...]:
-        """Names of all destinations, in the order of the file."""
-        return tuple(destination.name for destination in self.destinations)
+        """Names of all that get answers, archives and RIS, in the order of the file."""
+        return (*(destination.name for destination in self.destinations), *(system.name for system in self.hl7))
 
 
 def load(path: Path) -> Settings:
@@ -159,6 +165,8 @@ SECTIONS: dict[str, type[Section]] = {
     "results": ResultsSection,
     "worklist": WorklistSection,
     "destinations": DestinationSection,
+    "hl7": Hl7Section,
     "web": WebSection,
+    "users": UserSection,
     "log": LogSection,
 }

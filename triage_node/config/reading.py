@@ -1,23 +1,12 @@
-"""The reading worklist and who looks at it."""
+"""The reading worklist."""
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from triage_node.config.fields import Fraction, Port, Section
-
-
-def _loopback_host(value: str) -> str:
-    try:
-        loopback = value == "localhost" or ipaddress.ip_address(value).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise ValueError('a loopback address such as "127.0.0.1", since the page has no log-in in this version')
-    return value
+from triage_node.config.fields import Fraction, Section
 
 
 class WorklistSection(Section):
@@ -45,14 +34,3 @@ class WorklistSection(Section):
             if medium is not None and high is not None and medium > high:
                 raise ValueError(f"{name}_medium ({medium}) must not be over {name}_high ({high})")
         return self
-
-
-class WebSection(Section):
-    """The worklist page."""
-
-    enabled: bool = True
-    """Serve the page at all."""
-    host: Annotated[str, AfterValidator(_loopback_host)] = "127.0.0.1"
-    """Address to listen on. The page has no log-in in this version, so only loopback is allowed."""
-    port: Port = 8080
-    """TCP port to listen on."""

@@ -61,6 +61,10 @@ def reached(journal: Journal, destination: str, now: float) -> bool:
                 f"update outbox set {column} = ? where destination = ? and {column} > ? and {condition}",
                 (now, destination, now),
             )
+        database.conn.execute(
+            "update messages set next_at = ? where destination = ? and next_at > ? and state = 'queued'",
+            (now, destination, now),
+        )
         journal.note(database, "destination answers again", at=now, destination=destination, after=known.failures)
     return True
 

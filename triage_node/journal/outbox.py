@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from triage_node.identity import LABEL_MAPS
+from triage_node.journal import messages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,7 +202,7 @@ def _queue_binary(database: sqlite_utils.Database, outgoing: Outgoing, now: floa
 def requeue(journal: Journal, now: float, *, study: str | None = None, destination: str | None = None) -> int:
     """Send again what was refused or given up, and at once what waits for its next attempt; returns how many.
 
-    Only objects of a study's current answer: an older one must not arrive after it.
+    Objects and messages alike. Only objects of a study's current answer: an older one must not arrive after it.
     """
     where = (
         "state in ('refused', 'given up', 'queued') and sop_instance_uid in"
@@ -226,8 +227,9 @@ def requeue(journal: Journal, now: float, *, study: str | None = None, destinati
             " coalesce(?, destination)",
             (now, destination),
         )
-        journal.note(database, "deliveries requeued", study=study, at=now, objects=cursor.rowcount)
-        return cursor.rowcount
+        number = cursor.rowcount + messages.requeue(database, now, study=study, destination=destination)
+        journal.note(database, "deliveries requeued", study=study, at=now, objects=number)
+        return number
 
 
 def depth(journal: Journal) -> dict[str, dict[str, int]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from triage_node.identity import ResultIdentity, ResultKind
-from triage_node.journal import outbox
+from triage_node.journal import messages, outbox
 from triage_node.study import Assessment, NotAnalysed, PassedOver, StudyState
 
 if TYPE_CHECKING:
@@ -93,9 +93,16 @@ def hand_back(journal: Journal, owner: str | None, *, fault: bool) -> int:
 
 
 def finish(
-    journal: Journal, job: Job, owner: str, result: Result, destinations: tuple[DestinationSection, ...], now: float
+    journal: Journal,
+    job: Job,
+    owner: str,
+    result: Result,
+    destinations: tuple[DestinationSection, ...],
+    now: float,
+    *,
+    systems: tuple[str, ...] = (),
 ) -> bool:
-    """Result, worklist, outbox and end of the job in one transaction.
+    """Result, worklist, outbox, messages to `systems` (names of RIS) and end of the job in one transaction.
 
     False, and nothing is kept of the result, when the job is no longer `owner`'s or a newer answer is there already.
     """
@@ -136,6 +143,7 @@ def finish(
             " and sop_instance_uid not in (select sop_instance_uid from objects where result_id = ?)",
             (now, study, result_id),
         )
+        messages.enqueue(database, study, result_id, systems, now)
         state = StudyState.JUDGED if result.assessment is not None else StudyState.NOT_ANALYSED
         # What a radiologist has opened or read stays so; only its facts are replaced.
         database.conn.execute(

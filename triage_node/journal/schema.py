@@ -172,6 +172,33 @@ create table if not exists circuits (
 create table if not exists workitems (
     workitem_uid    text primary key,      -- SOP Instance UID
     study_instance_uid text,               -- null: ordered, and nothing came yet that fits
+create table if not exists messages (
+    id              integer primary key,
+    result_id       integer not null references results (id),
+    study_instance_uid text not null,
+    destination     text not null,         -- name of a RIS
+    state           text not null,         -- 'queued', 'acknowledged', 'refused', 'given up', 'superseded'
+    attempts        integer not null,
+    queued_at       real not null,
+    next_at         real not null,
+    finished_at     real,
+    tried_at        real,                  -- when the last attempt began: from then on the RIS may have it
+    acknowledged_at real,
+    unique (result_id, destination)
+);
+create index if not exists messages_due on messages (destination, state, next_at);
+create index if not exists messages_by_study on messages (study_instance_uid);
+
+create table if not exists acknowledgements (
+    id              integer primary key,
+    message_id      integer not null references messages (id),
+    at              real not null,
+    state           text not null,         -- 'acknowledged', 'refused', 'failed'
+    code            text,                  -- MSA-1: 'AA', 'AE', 'AR', 'CA', 'CE', 'CR'; null where none came
+    words           text not null
+);
+create index if not exists acknowledgements_by_message on acknowledgements (message_id);
+
     number          integer not null,      -- from 1, of the study's workitems
     accession_number text not null,        -- of the order; '' where there is none
     state           text not null,         -- StepState

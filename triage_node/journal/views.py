@@ -292,6 +292,12 @@ def events(journal: Journal, study_instance_uid: str) -> list[EventRow]:
     ]
 
 
+def report_uid(journal: Journal, result_id: int) -> str | None:
+    """SOP Instance UID of the structured report of an answer; None where it has none."""
+    row = journal.row("select sop_instance_uid from objects where result_id = ? and kind = 'report'", result_id)
+    return None if row is None else str(row["sop_instance_uid"])
+
+
 def totals(journal: Journal) -> dict[str, int]:
     """Counts for the status display: instances, series, studies and what went into quarantine."""
     row = journal.row(
