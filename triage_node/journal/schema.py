@@ -275,6 +275,35 @@ create table if not exists events (
     detail_json     text not null
 );
 create index if not exists events_by_study on events (study_instance_uid, id);
+
+create table if not exists sessions (
+    digest          text primary key,      -- sha256 of the cookie: who reads the journal cannot take a session over
+    user_name       text not null,
+    password_mark   text not null,         -- of the password hash in the configuration when it was begun
+    address         text not null,
+    begun_at        real not null,
+    used_at         real not null,         -- to the minute
+    ended_at        real,
+    ending          text                   -- why
+);
+create index if not exists sessions_by_user on sessions (user_name, address);
+create index if not exists sessions_open on sessions (used_at) where ended_at is null;
+
+-- Not among the events: these tell open pages that the list may have changed, and a look at a study changes nothing.
+create table if not exists audit (
+    id              integer primary key,
+    at              real not null,
+    process         text not null,
+    event           text not null,         -- audit event ID, PS3.16 CID 400
+    kind            text not null,         -- audit event type, PS3.16 CID 401; '' where there is none
+    outcome         integer not null,      -- PS3.15 section A.5.1: 0 success, 4 minor failure, 8 serious failure
+    user_name       text not null,
+    role            text not null,
+    address         text not null,
+    study_instance_uid text,
+    words           text not null
+);
+create index if not exists audit_by_study on audit (study_instance_uid, id) where study_instance_uid is not null;
 """
 
 # What leads from a version of the schema to the next one, before TABLES adds what is new altogether.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from triage_node.journal import views
 from triage_node.web import picture
 from triage_node.web.facts import node_facts
 from triage_node.web.feed import Feed
+from triage_node.web.guard import Guard, for_user, told_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,7 +47,7 @@ RETRY_MS = 1000
 SECURITY_HEADERS = {
     # Nothing but this node's own files; the last directive makes the browser refuse every string that becomes markup.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
-    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+    " connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none';"
     " require-trusted-types-for 'script'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -55,17 +57,24 @@ SECURITY_HEADERS = {
 }
 
 
-def application(settings: Settings, journal: Journal, *, feed: Feed | None = None) -> Starlette:
-    """The page's ASGI application; `feed` is made here unless the caller wants to end its streams himself."""
+def application(
+    settings: Settings, journal: Journal, *, feed: Feed | None = None, guard: Guard | None = None
+) -> Starlette:
+    """The page's ASGI application; `feed` is made here unless the caller wants to end its streams himself.
+
+    `guard` knows who may look; it is made here unless the caller needs its TLS context.
+    """
+    guard = guard or Guard(settings, journal)
     routes = _Routes(settings, journal, feed or Feed(journal, settings))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with routes.feed.running():
+        async with routes.feed.running(), guard.running():
             yield
 
     return Starlette(
         routes=[
+            *guard.routes(),
             Route("/", routes.page),
             Route("/studies/{uid}", routes.study_page),
             Route("/studies/{uid}/overview.png", routes.overview),
@@ -78,8 +87,7 @@ def application(settings: Settings, journal: Journal, *, feed: Feed | None = Non
         ],
         middleware=[
             Middleware(_SecurityHeaders),
-            # A page elsewhere that lets its own name point here (DNS rebinding) is turned away by the name it asks for.
-            Middleware(TrustedHostMiddleware, allowed_hosts=_hosts(settings), www_redirect=False),
+            guard.middleware(),
         ],
         exception_handlers={sqlite3.Error: _journal_unreadable},
         lifespan=lifespan,
@@ -116,8 +124,8 @@ class _Routes:
         report = worklist.study_report(self._journal, uid)
         return _json({"error": f"no study {uid} is known to this node"}, 404) if report is None else _json(report)
 
-    def status(self, _: Request) -> Response:
-        return _json(node_facts(self._journal, self._settings))
+    def status(self, request: Request) -> Response:
+        return _json(for_user(node_facts(self._journal, self._settings), request.user))
 
     def health(self, _: Request) -> Response:
         try:
@@ -145,10 +153,13 @@ class _Routes:
         except picture.NoPicture as error:
             return PlainTextResponse(f"{error}\n", 404)
 
-    async def events(self, _: Request) -> Response:
+    async def events(self, request: Request) -> Response:
         async def messages() -> AsyncIterator[ServerSentEvent]:
             async for snapshot in self.feed.snapshots():
-                yield ServerSentEvent(snapshot.data, event=snapshot.event, id=str(snapshot.number), retry=RETRY_MS)
+                whole = json.loads(snapshot.data)
+                if "status" in whole:
+                    whole["status"] = json.loads(told_to(request.user, json.dumps(whole["status"])))
+                yield ServerSentEvent(json.dumps(whole), event=snapshot.event, id=str(snapshot.number), retry=RETRY_MS)
 
         return EventSourceResponse(messages(), ping=KEEP_ALIVE_S, send_timeout=SEND_TIMEOUT_S)
 

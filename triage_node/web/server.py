@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from triage_node.web.feed import Feed
+from triage_node.web.guard import Guard
 from triage_node.web.routes import application
 
 if TYPE_CHECKING:
@@ -26,13 +27,20 @@ class Page:
     """The web page of a node; `start` and `stop` may each be called once."""
 
     def __init__(self, settings: Settings, journal: Journal, *, port: int | None = None) -> None:
-        """`port` overrides the configured one; 0 takes any free port."""
+        """`port` overrides the configured one; 0 takes any free port.
+
+        Raises ConfigurationError where certificate and key cannot be used.
+        """
         self._host = settings.web.host
         self._port = settings.web.port if port is None else port
         self._feed = Feed(journal, settings)
+        guard = Guard(settings, journal)
+        context = guard.context
+        self._scheme = "http" if context is None else "https"
         self._server = _Server(
             uvicorn.Config(
-                application(settings, journal, feed=self._feed),
+                application(settings, journal, feed=self._feed, guard=guard),
+                ssl_context_factory=None if context is None else lambda _, __: context,
                 log_config=None,
                 access_log=False,
                 loop="asyncio",
@@ -56,7 +64,7 @@ class Page:
     @property
     def url(self) -> str:
         """Where a browser finds the page."""
-        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}/"
+        return f"{self._scheme}://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}/"
 
     @property
     def running(self) -> bool:

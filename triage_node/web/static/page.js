@@ -1,5 +1,6 @@
 // Start here: which page this is, and the keys.
 
+import { Access } from "./access.js";
 import { Stream } from "./stream.js";
 import { StudyPage } from "./study.js";
 import { Top } from "./top.js";
@@ -10,6 +11,7 @@ const keys = document.getElementById("keys");
 const rules = document.getElementById("rules");
 const stream = new Stream("/events");
 new Top(stream);
+new Access(stream);
 
 const found = /^\/studies\/([^/]+)$/.exec(location.pathname);
 if (found) {

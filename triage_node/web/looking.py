@@ -1,0 +1,59 @@
+"""Which requests show a study or the list, and when that is told again."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qs
+
+# An open page asks again and again; a look is told once in so many seconds for each user, place, session and study.
+AGAIN_AFTER_S: Final = 900.0
+_KEPT: Final = 16_384
+# Up to this width, in pixels, an overview is a thumbnail of the list.
+THUMBNAIL: Final = 256
+_STUDY: Final = re.compile(r"/(?:studies|api/study|api/studies)/(?P<uid>[0-9.]{1,64})(?P<part>/.*)?", re.ASCII)
+_LIST: Final = re.compile(r"/|/events|/api/worklist|/api/studies/?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a request shows: one study, or the list where `study` is None."""
+
+    study: str | None
+
+
+def look(path: str, query: str) -> Look | None:
+    """What a reading request of this address shows of patients; None for what shows nothing of them."""
+    if _LIST.fullmatch(path):
+        return Look(study=None)
+    match = _STUDY.fullmatch(path)
+    if match is None:
+        return None
+    if match["part"] == "/overview.png":
+        width = parse_qs(query).get("width", [""])[0]
+        if width.isascii() and width.isdigit() and int(width[:6]) <= THUMBNAIL:
+            return Look(study=None)
+    return Look(study=match["uid"])
+
+
+class Told:
+    """What has been told lately; forgets the oldest."""
+
+    def __init__(self) -> None:
+        self._at: OrderedDict[tuple[str, ...], float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def again(self, key: tuple[str, ...], now: float) -> bool:
+        """Whether this is to be told (again); `now` in seconds."""
+        with self._lock:
+            before = self._at.get(key)
+            if before is not None and 0 <= now - before < AGAIN_AFTER_S:
+                return False
+            self._at[key] = now
+            self._at.move_to_end(key)
+            while len(self._at) > _KEPT:
+                self._at.popitem(last=False)
+            return True
