@@ -20,6 +20,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from triage_node.conformance import CT_SOP_CLASSES
 from triage_node.errors import CannotUnderstand
+from triage_node.study import OrderPriority
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,8 @@ _STUDY_INSTANCE_UID = 0x0020000D
 _SERIES_INSTANCE_UID = 0x0020000E
 _IMAGE_POSITION = 0x00200032
 _IMAGE_ORIENTATION = 0x00200037
-_NUMBER_OF_FRAMES = 0x00280008  # the last one that is read
+_NUMBER_OF_FRAMES = 0x00280008  # the last one that must be understood
+_ORDER_PRIORITY = 0x00401003  # Requested Procedure Priority, where the walk gets as far
 _TAGS = frozenset(
     (
         _CHARACTER_SET,
@@ -61,6 +63,7 @@ _TAGS = frozenset(
         _IMAGE_POSITION,
         _IMAGE_ORIENTATION,
         _NUMBER_OF_FRAMES,
+        _ORDER_PRIORITY,
     )
 )
 _ITEM = 0xFFFEE000
@@ -96,6 +99,7 @@ class Header:
     volumetric: bool  # one slice or several frames of a CT stack, not a localizer or a report
     frames: int
     geometry: Geometry | None
+    order_priority: OrderPriority | None = None  # None: the instance does not say, or in words of its own
 
 
 def read_header(data: bytes | memoryview, transfer_syntax_uid: str) -> Header:
@@ -163,19 +167,25 @@ def _check_encoding(raw: bytes, *, implicit: bool) -> None:
 
 
 def _elements(raw: bytes, *, implicit: bool, order: str) -> dict[int, bytes]:
-    """The values of `_TAGS` as they came, from a walk to the last of them; sequences are stepped over."""
+    """The values of `_TAGS` as they came, from a walk to the last of them; sequences are stepped over.
+
+    Where the walk ends in disorder behind those that must be understood, what was found before counts.
+    """
     tag_and_length = struct.Struct(order + "HHL")
     tag_vr_and_length = struct.Struct(order + "HH2sH")
     long_length = struct.Struct(order + "L")
     found: dict[int, bytes] = {}
     inside: list[bool] = []  # a level for each open sequence and item of undefined length: is it Implicit VR?
     at = 0
+    enough = False
     try:
         while at < len(raw):
             group, number, length = tag_and_length.unpack_from(raw, at)
             tag = group << 16 | number
             if not inside and tag > _NUMBER_OF_FRAMES:
-                return found
+                enough = True
+                if tag > _ORDER_PRIORITY:
+                    return found
             at += 8
             vr = b""
             if group != 0xFFFE and not (inside[-1] if inside else implicit):
@@ -196,7 +206,10 @@ def _elements(raw: bytes, *, implicit: bool, order: str) -> dict[int, bytes]:
                 at += length
     except (struct.error, IndexError):
         at = len(raw) + 1
-    if at != len(raw) or inside:
+    except CannotUnderstand:
+        if not enough:
+            raise
+    if not enough and (at != len(raw) or inside):
         raise CannotUnderstand("the data set ends in the middle of an element, or its bytes are none")
     return found
 
@@ -217,6 +230,7 @@ def _header(elements: dict[int, bytes]) -> Header:
         volumetric=sop_class_uid in CT_SOP_CLASSES and "LOCALIZER" not in [value.strip() for value in image_type],
         frames=_frames(elements),
         geometry=_geometry(elements),
+        order_priority=_order_priority(elements),
     )
 
 
@@ -243,6 +257,14 @@ def _text(elements: dict[int, bytes], tag: int) -> str:
     else:
         text = value.decode(encodings[0], "replace")
     return " ".join(text.replace("\0", " ").split())[:MAXIMUM_TEXT_LENGTH]
+
+
+def _order_priority(elements: dict[int, bytes]) -> OrderPriority | None:
+    """One of the defined terms of PS3.3 table C.4-11; other words may mean anything."""
+    try:
+        return OrderPriority(_text(elements, _ORDER_PRIORITY).upper())
+    except ValueError:
+        return None
 
 
 def _frames(elements: dict[int, bytes]) -> int:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from triage_node import priority, reading_order
-from triage_node.journal import circuits, correspondence, messages, outbox, queue, views
+from triage_node.journal import circuits, outbox, queue, views
 from triage_node.study import NO_CARD, NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
-    from triage_node.config import Settings
+    from triage_node.config import Settings, WorklistSection
     from triage_node.journal import Journal
-    from triage_node.study import Assessment, CtGrade, ReadingPriority, StudyState
+    from triage_node.study import Assessment, CtGrade, OrderPriority, ReadingPriority, StudyState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class WorklistItem:
     waiting_s: float
     state: StudyState
     reading_priority: ReadingPriority
+    order_priority: OrderPriority | None  # what came with the study
     covid_probability: float | None
     affected_fraction_right: float | None
     affected_fraction_left: float | None
@@ -41,17 +43,67 @@ class WorklistItem:
     method: str | None
     generation: int | None
     has_overview: bool
-    reasons: tuple[str, ...]
+    explanation: str  # of the place, one sentence
+    reasons: tuple[str, ...]  # for priority and place
 
 
-def reading_list(journal: Journal, settings: Settings, now: float) -> list[WorklistItem]:
-    """Every study in reading order."""
-    studies = {row.study_instance_uid: row for row in views.studies(journal)}
-    places = priority.arrange([_facts(row) for row in studies.values()], settings.worklist, now)
-    return [_item(studies[place.study_instance_uid], place, now) for place in places]
+def reading_list(journal: Journal, settings: Settings, now: float, first: int | None = None) -> list[WorklistItem]:
+    """Every study in reading order, or the `first` so many of all, which is quicker."""
+    return _kept(journal, settings).items(journal, now, first)
 
 
-def _facts(row: views.StudyRow) -> priority.Facts:
+def reading_turns(journal: Journal, settings: Settings, now: float) -> list[tuple[views.StudyRow, priority.Turn]]:
+    """The same order without the words: every study with its place; `item` makes an entry of the list of one."""
+    return _kept(journal, settings).turns(journal, now)
+
+
+def _kept(journal: Journal, settings: Settings) -> _Kept:
+    kept = journal.memory.get(_Kept)
+    if not isinstance(kept, _Kept) or kept.rules != settings.worklist:
+        kept = journal.memory[_Kept] = _Kept(settings.worklist)
+    return kept
+
+
+class _Kept:
+    """What is known of each study, read and judged once; the journal is asked for what has changed since."""
+
+    def __init__(self, rules: WorklistSection) -> None:
+        self.rules = rules
+        self._lock = threading.Lock()
+        self._revision = -1
+        self._rows: dict[str, views.StudyRow] = {}
+        self._standings: dict[str, priority.Standing] = {}
+
+    def items(self, journal: Journal, now: float, first: int | None) -> list[WorklistItem]:
+        return [item(row, turn, self.rules, now) for row, turn in self.turns(journal, now, first)]
+
+    def turns(
+        self, journal: Journal, now: float, first: int | None = None
+    ) -> list[tuple[views.StudyRow, priority.Turn]]:
+        with self._lock:
+            self._refresh(journal)
+            rows, standings = self._rows, list(self._standings.values())
+            pace_s = reading_order.pace(views.taken_at(journal, reading_order.PACE_OVER + 1))
+            turns = priority.turns(standings, self.rules, now, pace_s, first=first)
+            return [(rows[turn.standing.facts.study_instance_uid], turn) for turn in turns]
+
+    def _refresh(self, journal: Journal) -> None:
+        changed, revision, number = views.studies_after(journal, self._revision)
+        self._take(changed)
+        if number != len(self._rows):  # some were removed, which leaves no trace
+            self._rows, self._standings = {}, {}
+            changed, revision, _ = views.studies_after(journal, -1)
+            self._take(changed)
+        self._revision = revision
+
+    def _take(self, changed: list[views.StudyRow]) -> None:
+        for row in changed:
+            self._rows[row.study_instance_uid] = row
+            self._standings[row.study_instance_uid] = priority.standing(facts_of(row), self.rules)
+
+
+def facts_of(row: views.StudyRow) -> priority.Facts:
+    """What the order of a study depends on."""
     assessment = row.assessment
     return priority.Facts(
         study_instance_uid=row.study_instance_uid,
@@ -62,11 +114,14 @@ def _facts(row: views.StudyRow) -> priority.Facts:
         affected_fraction_left=assessment.left.affected_fraction if assessment and assessment.left else None,
         operating_point=assessment.model.operating_point if assessment else NO_CARD,
         words=row.not_analysed.words if row.not_analysed else "",
+        order_priority=row.order_priority,
     )
 
 
-def _item(row: views.StudyRow, place: priority.Place, now: float) -> WorklistItem:
-    facts, assessment = _facts(row), row.assessment
+def item(row: views.StudyRow, turn: priority.Turn, rules: WorklistSection, now: float) -> WorklistItem:
+    """One study on the list, in words and numbers."""
+    facts, assessment = turn.standing.facts, row.assessment
+    place = priority.place(turn, rules, now)
     return WorklistItem(
         rank=place.rank,
         arrival_rank=place.arrival_rank,
@@ -78,6 +133,7 @@ def _item(row: views.StudyRow, place: priority.Place, now: float) -> WorklistIte
         waiting_s=round(max(0.0, now - row.arrived_at), 1),
         state=row.state,
         reading_priority=place.reading_priority,
+        order_priority=row.order_priority,
         covid_probability=facts.covid_probability,
         affected_fraction_right=facts.affected_fraction_right,
         affected_fraction_left=facts.affected_fraction_left,
@@ -88,6 +144,7 @@ def _item(row: views.StudyRow, place: priority.Place, now: float) -> WorklistIte
         method=assessment.model.name if assessment else None,
         generation=row.generation,
         has_overview=assessment is not None,
+        explanation=place.explanation,
         reasons=place.reasons,
     )
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests import builders, wire
 from triage_node import filing
 from triage_node.errors import CannotUnderstand
+from triage_node.study import OrderPriority
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,43 @@ def test_a_description_is_read_in_its_character_set(character_sets: str | list[s
 def test_an_unknown_character_set_does_not_cost_the_instance() -> None:
     data = GOOD.replace(b"ISO_IR 100", b"NO_SUCH_99")
     assert filing.read_header(data, wire.EXPLICIT).study_description == "CT chest"
+
+
+@pytest.mark.parametrize("syntax", [wire.EXPLICIT, wire.IMPLICIT, wire.BIG_ENDIAN, wire.DEFLATED])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("STAT", OrderPriority.STAT),
+        ("routine ", OrderPriority.ROUTINE),
+        ("HIGH", OrderPriority.HIGH),
+        ("in a hurry", None),
+        ("", None),
+    ],
+)
+def test_the_priority_of_the_order_is_read_where_it_is_one_of_the_standards_words(syntax, value: str, expected) -> None:
+    data = wire.encoded(wire.ct(RequestedProcedurePriority=value), syntax)
+    assert filing.read_header(data, syntax).order_priority is expected
+
+
+def test_an_instance_that_does_not_speak_of_an_order_has_no_priority() -> None:
+    assert filing.read_header(GOOD, wire.EXPLICIT).order_priority is None
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"\x32\x00",
+        wire.element(0x00321060, b"LO", b"CT")[:-1],
+        b"\x32\x00\x01\x00SQ\0\0\xff\xff\xff\xff" * 70,
+        b"\xff" * 20,
+    ],
+)
+def test_disorder_behind_what_must_be_understood_costs_nothing_but_the_priority(rest: bytes) -> None:
+    whole = wire.encoded(wire.ct(RequestedProcedurePriority="STAT"))
+    at = whole.index(b"\x40\x00\x03\x10SH")
+    header = filing.read_header(whole[:at] + rest, wire.EXPLICIT)
+    assert header.order_priority is None
+    assert header.sop_instance_uid == filing.read_header(whole, wire.EXPLICIT).sop_instance_uid
 
 
 def test_a_description_of_a_megabyte_is_cut() -> None:

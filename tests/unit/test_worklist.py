@@ -9,12 +9,13 @@ import pytest
 
 from tests import filed
 from triage_node import config, worklist
-from triage_node.journal import Journal, outbox, queue
+from triage_node.journal import Journal, outbox, queue, workitems
 from triage_node.study import (
     NO_CARD,
     Model,
     NotAnalysed,
     OperatingPoint,
+    OrderPriority,
     PassedOver,
     ReadingPriority,
     Reason,
@@ -92,6 +93,78 @@ def test_the_list_has_every_study_in_reading_order_with_the_promised_fields(jour
     ]
     assert (waiting["state"], waiting["reading_priority"]) == ("waiting", "MEDIUM")
     assert [waiting[name] for name in ("covid_probability", "affected_fraction", "ct_grade", "ct_ss")] == [None] * 4
+
+
+def uids(journal: Journal, settings: config.Settings = SETTINGS, first: int | None = None) -> list[str]:
+    return [item.study_instance_uid for item in worklist.reading_list(journal, settings, NOW, first)]
+
+
+def test_a_list_that_was_read_before_follows_whatever_changes(journal: Journal) -> None:
+    """Rows are read once; what changed since is found by its revision, whoever wrote it and from which process."""
+    judge(journal, "1.1", NOW - 3000, right=0.1, left=0.1)
+    assert uids(journal) == ["1.1"]
+    other = Journal(journal.state_dir, "another process")
+    judge(other, "1.2", NOW - 2000, right=0.3, left=0.1)
+    assert uids(journal) == ["1.2", "1.1"]
+    filed.arrive(other, filed.header("1.1", "1.1.1", 99), now=NOW - 1500)
+    filed.close_all(other, NOW - 1400)
+    job = queue.claim(other, "analyst", NOW - 1300)
+    assert job is not None
+    assert queue.finish(other, job, "analyst", filed.result(job, right=0.9, left=0.1), (), NOW - 1200)
+    first, _ = worklist.reading_list(journal, SETTINGS, NOW)
+    assert (first.study_instance_uid, first.affected_fraction, first.generation) == ("1.1", 0.9, 2)
+    workitems.finish(other, "1.1", "reader", NOW - 1000)
+    assert uids(journal) == ["1.2", "1.1"]
+    workitems.release(other, "1.1", "reader", NOW - 900)
+    assert uids(journal) == ["1.1", "1.2"]
+    with other.writing() as database:
+        database.conn.execute("update studies set order_priority = 'STAT' where study_instance_uid = '1.2'")
+    assert uids(journal) == ["1.2", "1.1"]
+    with other.writing() as database:
+        database.conn.execute("delete from studies where study_instance_uid = '1.2'")
+    assert uids(journal) == ["1.1"]
+    other.close()
+
+
+def test_a_list_follows_other_rules_at_once(journal: Journal) -> None:
+    judge(journal, "1.1", NOW - 3000, right=0.1, left=0.1, probability=0.9)
+    judge(journal, "1.2", NOW - 2000, right=0.6, left=0.1, probability=0.6)
+    severity = config.Settings(worklist=config.WorklistSection(strategy="severity"))
+    identification = config.Settings(worklist=config.WorklistSection(strategy="identification"))
+    assert uids(journal, severity) == ["1.2", "1.1"]
+    assert uids(journal, identification) == ["1.1", "1.2"]
+
+
+def test_the_first_places_alone_are_those_of_the_whole_list(journal: Journal) -> None:
+    for number in range(6):
+        judge(journal, f"1.{number}", NOW - 1000 + number, right=number / 10, left=0.0)
+    whole = worklist.reading_list(journal, SETTINGS, NOW)
+    assert len(whole) == 6
+    assert worklist.reading_list(journal, SETTINGS, NOW, first=2) == whole[:2]
+
+
+def test_the_priority_of_an_order_comes_with_the_first_series_that_says_it_and_moves_the_study(
+    journal: Journal,
+) -> None:
+    judge(journal, "1.1", NOW - 3000, right=0.9, left=0.1)
+    judge(journal, "1.2", NOW - 2000, right=0.0, left=0.0)
+    for series, said in (("1.2.8", OrderPriority.STAT), ("1.2.9", OrderPriority.LOW)):
+        filed.arrive(journal, filed.header("1.2", series, 0, order_priority=said), now=NOW - 1000)
+    first, second = worklist.reading_list(journal, SETTINGS, NOW)
+    assert (first.study_instance_uid, first.order_priority) == ("1.2", OrderPriority.STAT)
+    assert first.explanation == "stands as it came: ordered STAT, 0% of each lung affected"
+    assert (second.order_priority, second.reading_priority) == (None, ReadingPriority.HIGH)
+
+
+def test_the_pace_of_the_readers_is_measured_and_holds_the_maximum_ahead_of_time(journal: Journal) -> None:
+    """Six studies were taken at 20 minutes each: then a mild one that has waited for 70 of 120 min must be third."""
+    for number in range(6):
+        judge(journal, f"2.{number}", NOW - 9000, right=0.0, left=0.0)
+        workitems.finish(journal, f"2.{number}", "reader", NOW - 7200 + 1200 * number)
+    judge(journal, "1.1", NOW - 70 * 60, right=0.0, left=0.0)
+    for number in range(2, 5):
+        judge(journal, f"1.{number}", NOW - 600, right=0.9, left=0.0)
+    assert uids(journal, first=4) == ["1.2", "1.3", "1.1", "1.4"]
 
 
 def test_a_study_that_was_not_analysed_stays_on_the_list_with_its_reason(journal: Journal) -> None:

@@ -126,8 +126,10 @@ def _open_series(
             (*key, header.modality, header.series_description, now, now, instance_id),
         )
         database.conn.execute(
-            "insert into studies (study_instance_uid, accession_number, description, study_date, arrived_at, state)"
-            " values (?, ?, ?, ?, ?, ?) on conflict (study_instance_uid) do nothing",
+            "insert into studies (study_instance_uid, accession_number, description, study_date, arrived_at, state,"
+            " order_priority) values (?, ?, ?, ?, ?, ?, ?) on conflict (study_instance_uid) do update set"
+            " order_priority = excluded.order_priority where order_priority is null"
+            " and excluded.order_priority is not null",
             (
                 header.study_instance_uid,
                 header.accession_number,
@@ -135,6 +137,7 @@ def _open_series(
                 header.study_date,
                 now,
                 StudyState.WAITING,
+                header.order_priority,
             ),
         )
         journal.note(database, "series opened", study=key[0], at=now, series=key[1], modality=header.modality)

@@ -60,8 +60,21 @@ create table if not exists studies (
     arrived_at      real not null,
     state           text not null,         -- StudyState
     result_id       integer,               -- the current answer
-    order_priority  text                   -- OrderPriority; null: none came with the study
+    order_priority  text,                  -- OrderPriority; null: none came with the study
+    revision        integer not null default 0  -- grows with every change of any study
 );
+create index if not exists studies_by_revision on studies (revision);
+create trigger if not exists studies_added after insert on studies
+begin
+    update studies set revision = (select max(revision) + 1 from studies)
+        where study_instance_uid = new.study_instance_uid;
+end;
+create trigger if not exists studies_changed after update
+    of accession_number, description, study_date, arrived_at, state, result_id, order_priority on studies
+begin
+    update studies set revision = (select max(revision) + 1 from studies)
+        where study_instance_uid = new.study_instance_uid;
+end;
 
 create table if not exists jobs (
     id              integer primary key,
@@ -159,19 +172,6 @@ create table if not exists commitment_items (
 ) without rowid;
 create index if not exists commitment_items_by_object on commitment_items (outbox_id);
 
-create table if not exists circuits (
-    destination     text primary key,
-    state           text not null,         -- 'answers', 'not reached'
-    since           real not null,
-    failures        integer not null,      -- in a row
-    probe_at        real,                  -- when a destination that was not reached is tried next
-    words           text not null
-);
-
--- Reading tasks (PS3.4 annex CC). The one with the largest number is a study's current one.
-create table if not exists workitems (
-    workitem_uid    text primary key,      -- SOP Instance UID
-    study_instance_uid text,               -- null: ordered, and nothing came yet that fits
 create table if not exists messages (
     id              integer primary key,
     result_id       integer not null references results (id),
@@ -199,6 +199,19 @@ create table if not exists acknowledgements (
 );
 create index if not exists acknowledgements_by_message on acknowledgements (message_id);
 
+create table if not exists circuits (
+    destination     text primary key,
+    state           text not null,         -- 'answers', 'not reached'
+    since           real not null,
+    failures        integer not null,      -- in a row
+    probe_at        real,                  -- when a destination that was not reached is tried next
+    words           text not null
+);
+
+-- Reading tasks (PS3.4 annex CC). The one with the largest number is a study's current one.
+create table if not exists workitems (
+    workitem_uid    text primary key,      -- SOP Instance UID
+    study_instance_uid text,               -- null: ordered, and nothing came yet that fits
     number          integer not null,      -- from 1, of the study's workitems
     accession_number text not null,        -- of the order; '' where there is none
     state           text not null,         -- StepState
@@ -212,12 +225,14 @@ create index if not exists acknowledgements_by_message on acknowledgements (mess
     words           text not null default '',  -- why it was cancelled
     ordered_priority text,                 -- HIGH, MEDIUM, LOW, as the order said
     ordered_json    text,                  -- attributes of the order, DICOM JSON
-    performed_json  text                   -- attributes that the performer has set, DICOM JSON
+    performed_json  text,                  -- attributes that the performer has set, DICOM JSON
+    told_priority   text                   -- what subscribers were last told
 );
 create index if not exists workitems_by_study on workitems (study_instance_uid, number);
 create index if not exists workitems_awaiting on workitems (accession_number) where study_instance_uid is null;
 create index if not exists workitems_ordered on workitems (study_instance_uid) where ordered_priority is not null;
 create index if not exists workitems_by_state on workitems (state);
+create index if not exists workitems_claimed on workitems (claimed_at) where claimed_at is not null;
 
 create table if not exists study_headers (
     study_instance_uid text primary key,
@@ -325,5 +340,7 @@ update outbox set tried_at = coalesce(stored_at, (select max(at) from deliveries
 """,
     3: """
 alter table studies add column order_priority text;
+alter table studies add column revision integer not null default 0;
+update studies set revision = rowid;
 """,
 }

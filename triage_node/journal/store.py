@@ -36,6 +36,7 @@ class Journal:
         self.state_dir = state_dir
         self.process = process
         self.path = state_dir / "journal.sqlite"
+        self.memory: dict[object, object] = {}  # what rooms above keep of its content, each under a key of its own
         self._idle: queue.LifoQueue[sqlite_utils.Database] = queue.LifoQueue()
         state_dir.mkdir(parents=True, exist_ok=True)
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from triage_node.journal.queue import ASSESSMENT, NOT_ANALYSED, PASSED_OVER
-from triage_node.study import Assessment, NotAnalysed, PassedOver, StudyState
+from triage_node.study import Assessment, NotAnalysed, OrderPriority, PassedOver, StudyState
 
 if TYPE_CHECKING:
     from triage_node.journal.store import Journal, Row
@@ -28,6 +28,7 @@ class StudyRow:
     judged_at: float | None
     assessment: Assessment | None
     not_analysed: NotAnalysed | None
+    order_priority: OrderPriority | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,22 @@ def studies(journal: Journal) -> list[StudyRow]:
     return [_study(row) for row in journal.rows(f"{_STUDY} order by arrived_at, studies.study_instance_uid")]
 
 
+def studies_after(journal: Journal, revision: int) -> tuple[list[StudyRow], int, int]:
+    """The studies that were added or changed after `revision`; the revision now, and how many studies there are."""
+    with journal.reading() as database:
+        rows = list(database.query(f"{_STUDY} where studies.revision > ? order by studies.revision", (revision,)))
+        ((number,),) = database.conn.execute("select count(*) from studies")
+    return [_study(row) for row in rows], rows[-1]["revision"] if rows else revision, number
+
+
+def taken_at(journal: Journal, number: int) -> list[float]:
+    """When readers took the latest so many studies, oldest first."""
+    rows = journal.rows(
+        "select claimed_at from workitems where claimed_at is not null order by claimed_at desc limit ?", number
+    )
+    return [row["claimed_at"] for row in reversed(rows)]
+
+
 def study(journal: Journal, study_instance_uid: str) -> StudyRow | None:
     """One study, or None if it is unknown."""
     row = journal.row(f"{_STUDY} where studies.study_instance_uid = ?", study_instance_uid)
@@ -144,6 +161,7 @@ def _study(row: Row) -> StudyRow:
         judged_at=row["judged_at"],
         assessment=ASSESSMENT.validate_json(row["assessment_json"]) if row["assessment_json"] else None,
         not_analysed=NOT_ANALYSED.validate_json(row["not_analysed_json"]) if row["not_analysed_json"] else None,
+        order_priority=OrderPriority(row["order_priority"]) if row["order_priority"] else None,
     )
 
 
@@ -274,6 +292,12 @@ def dead_letters(journal: Journal) -> list[DeadLetter]:
     ]
 
 
+def report_uid(journal: Journal, result_id: int) -> str | None:
+    """SOP Instance UID of the structured report of an answer; None where it has none."""
+    row = journal.row("select sop_instance_uid from objects where result_id = ? and kind = 'report'", result_id)
+    return None if row is None else str(row["sop_instance_uid"])
+
+
 def overview_path(journal: Journal, study_instance_uid: str) -> str | None:
     """Path (relative to the state directory) of the current overview image of a study."""
     row = journal.row(
@@ -290,12 +314,6 @@ def events(journal: Journal, study_instance_uid: str) -> list[EventRow]:
         EventRow(at=row["at"], process=row["process"], event=row["event"], detail=json.loads(row["detail_json"]))
         for row in journal.rows("select * from events where study_instance_uid = ? order by id", study_instance_uid)
     ]
-
-
-def report_uid(journal: Journal, result_id: int) -> str | None:
-    """SOP Instance UID of the structured report of an answer; None where it has none."""
-    row = journal.row("select sop_instance_uid from objects where result_id = ? and kind = 'report'", result_id)
-    return None if row is None else str(row["sop_instance_uid"])
 
 
 def totals(journal: Journal) -> dict[str, int]:
