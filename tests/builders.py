@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,16 @@ def write(path: Path, dataset: Dataset, transfer_syntax: str = ExplicitVRLittleE
         options: dict[str, Any] = {"j2k_cr": [4]} if syntax == "1.2.840.10008.1.2.4.91" else {}
         file.compress(syntax, generate_instance_uid=False, **options)
     file.save_as(path, enforce_file_format=True)
+
+
+def named(data: bytes, syntax: str) -> bytes:
+    """The file with another transfer syntax in its meta information."""
+    dataset = pydicom.dcmread(BytesIO(data))
+    body = data[132 + 12 + dataset.file_meta.FileMetaInformationGroupLength :]
+    dataset.file_meta.TransferSyntaxUID = syntax
+    meta = BytesIO()
+    pydicom.filewriter.write_file_meta_info(meta, dataset.file_meta)
+    return data[:132] + meta.getvalue() + body
 
 
 def change(path: Path, **attributes: Any) -> None:

@@ -156,34 +156,40 @@ def _sentence(answer: dict[str, Any]) -> str:
 
 def send(folder: Path, to: Peer, settings: Settings, *, show: bool) -> dict[str, Any]:
     """Send every DICOM file below `folder` on one association; says what was taken and what was not."""
-    files, ignored = [], 0
+    files, ignored, offers = [], 0, set()
+    refused: list[dict[str, str]] = []
     for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
         try:
             header, syntax, _ = filing.read_file(path)
         except (CannotUnderstand, OSError):
             ignored += 1
             continue
-        files.append((path, header.sop_class_uid, syntax))
+        try:
+            offers.add(conformance.offer(conformance.Purpose.SEND, header.sop_class_uid, syntax))
+        except DeliveryFailed as failure:
+            refused.append({"file": str(path), "why": str(failure)})
+            continue
+        files.append((path, header.sop_class_uid))
     if not files:
-        raise TriageError(f"no DICOM file in {folder}")
-    offers = {conformance.offer(conformance.Purpose.SEND, sop_class, syntax) for _, sop_class, syntax in files}
+        raise TriageError(refused[0]["why"] if refused else f"no DICOM file in {folder}")
+    unsendable = len(refused)
     association = requestor.associate(settings.node.ae_title, to, sorted(offers)[:128], timeout_s=SEND_TIMEOUT_S)
-    refused: list[dict[str, str]] = []
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True, quiet=not show)) as bar:
-        for path, sop_class, _ in bar.track(files):
+        for path, sop_class in bar.track(files):
             why = _store(association, path, sop_class)
             if why:
                 refused.append({"file": str(path), "why": why})
     if association.is_established:
         association.release()
+    sent = len(files) + unsendable - len(refused)
     if show:
         for one in refused[:20]:
             terminal.console().print(f"{one['file']}: {one['why']}", style="yellow")
         terminal.console().print(
-            f"{len(files) - len(refused)} of {len(files)} objects taken by {to.ae_title}@{to.host}:{to.port}"
+            f"{sent} of {len(files) + unsendable} objects taken by {to.ae_title}@{to.host}:{to.port}"
         )
-    return {"sent": len(files) - len(refused), "refused": refused, "not_dicom": ignored}
+    return {"sent": sent, "refused": refused, "not_dicom": ignored}
 
 
 def _store(association: Association, path: Path, sop_class_uid: str) -> str:

@@ -12,7 +12,9 @@ from pynetdicom import ALL_TRANSFER_SYNTAXES
 from tests import builders, wire
 from tests.association.conftest import alone, associate, store, store_bytes
 from tests.running import until
-from triage_node import conformance
+from triage_node import conformance, folder
+from triage_node.errors import TriageError
+from triage_node.requestor import Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,3 +126,25 @@ def test_a_killed_receiver_has_everything_it_acknowledged(tmp_path: Path) -> Non
         assert node.endings() == ["cut off"] * 3
         dataset = builders.header(study="study", series="series 0", instance=0, series_number=1)
         assert str(dataset.SOPInstanceUID) in kept
+
+
+def test_a_file_in_a_syntax_that_nobody_negotiates_keeps_no_other_from_being_sent(
+    receive: Callable[..., Any], tmp_path: Path
+) -> None:
+    """1.2.840.10008.1.2.4.55 was retired with PS3.5 of 2004, and old archives still hold such files."""
+    retired = "1.2.840.10008.1.2.4.55"
+    good, old = tmp_path / "files" / "a.dcm", tmp_path / "files" / "b.dcm"
+    good.parent.mkdir()
+    builders.write(good, wire.ct(1))
+    builders.write(old, wire.ct(2))
+    old.write_bytes(builders.named(old.read_bytes(), retired))
+    with receive() as node:
+        to = Peer(ae_title=node.settings.node.ae_title, host="127.0.0.1", port=node.port)
+        answer = folder.send(good.parent, to, node.settings, show=False)
+        (refused,) = answer["refused"]
+        assert answer["sent"] == len(node.kept()) == 1
+        assert refused["file"] == str(old)
+        assert retired in refused["why"]
+        good.unlink()
+        with pytest.raises(TriageError, match=retired):
+            folder.send(old.parent, to, node.settings, show=False)

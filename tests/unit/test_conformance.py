@@ -215,24 +215,10 @@ def _sends(place: Path, seen: Seen) -> None:
             path = files / f"{number}-{OF_OTHERS.index(other)}.dcm"
             builders.write(path, wire.ct(series=f"{number} {other}", SOPClassUID=other), plain)
             if plain != syntax:
-                path.write_bytes(_named(path.read_bytes(), syntax))
+                path.write_bytes(builders.named(path.read_bytes(), syntax))
     settings = _settings(place, seen.port)
     seen.hangs_up = True  # what is proposed is told; 90 files take their time
     folder.send(files, Peer(ae_title="PACS", host="127.0.0.1", port=seen.port), settings, show=False)
-
-
-def _named(data: bytes, syntax: str) -> bytes:
-    """The file with another transfer syntax in its meta information."""
-    from io import BytesIO
-
-    import pydicom
-
-    dataset = pydicom.dcmread(BytesIO(data))
-    body = data[132 + 12 + dataset.file_meta.FileMetaInformationGroupLength :]
-    dataset.file_meta.TransferSyntaxUID = syntax
-    meta = BytesIO()
-    pydicom.filewriter.write_file_meta_info(meta, dataset.file_meta)
-    return data[:132] + meta.getvalue() + body
 
 
 # How a row of the table is brought about: every purpose of an SCU has its entry
