@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from triage_node import priority, reading_order
-from triage_node.journal import circuits, outbox, queue, views
+from triage_node.journal import circuits, correspondence, messages, outbox, queue, views
 from triage_node.study import NO_CARD, NOT_FOR_DIAGNOSTIC_USE
 
 if TYPE_CHECKING:
@@ -197,6 +197,17 @@ def study_report(journal: Journal, study_instance_uid: str) -> dict[str, object]
             }
             for entry in views.objects(journal, study_instance_uid)
         ],
+        "messages": [
+            {
+                **asdict(entry),
+                "kind": correspondence.KIND,
+                "acknowledged_at": iso(entry.acknowledged_at),
+                "next_at": iso(entry.next_at),
+                "current": entry.generation == row.generation,
+                "deliveries": [{**asdict(one), "at": iso(one.at)} for one in entry.deliveries],
+            }
+            for entry in correspondence.ledger(journal, study_instance_uid)
+        ],
         "events": [{**asdict(entry), "at": iso(entry.at)} for entry in views.events(journal, study_instance_uid)],
     }
 
@@ -239,17 +250,6 @@ def measurements(assessment: Assessment) -> dict[str, object]:
         "model": asdict(assessment.model),
         "generation": assessment.generation,
         "warnings": list(assessment.warnings),
-        "messages": [
-            {
-                **asdict(entry),
-                "kind": correspondence.KIND,
-                "acknowledged_at": iso(entry.acknowledged_at),
-                "next_at": iso(entry.next_at),
-                "current": entry.generation == row.generation,
-                "deliveries": [{**asdict(one), "at": iso(one.at)} for one in entry.deliveries],
-            }
-            for entry in correspondence.ledger(journal, study_instance_uid)
-        ],
     }
 
 
