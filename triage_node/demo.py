@@ -31,6 +31,7 @@ from triage_node.study import NOT_FOR_DIAGNOSTIC_USE, StudyState
 if TYPE_CHECKING:
     from pathlib import Path
 
+REFUSALS_SHOWN = 5  # of a folder
 MARK = "made by triage-node demo; everything in this folder is replaced by the next demonstration\n"
 START_TIMEOUT_S = 60.0
 STUDY_TIMEOUT_S = 120.0
@@ -168,6 +169,10 @@ def run(out: Path, own: Path | None, *, keep: bool) -> int:
                 f"sent      {name}: {sent['sent']} images"
                 + (f", {len(sent['refused'])} refused" if sent["refused"] else "")
             )
+            for one in sent["refused"][:REFUSALS_SHOWN]:
+                say(f"refused   {Path(one['file']).name}: {one['why']}", "yellow")
+            if len(sent["refused"]) > REFUSALS_SHOWN:
+                say(f"refused   ... and {len(sent['refused']) - REFUSALS_SHOWN} more", "yellow")
             watcher.look()
         before = worklist.reading_list(journal, settings, time.time())
         watcher.until_all_answered(len(before))
