@@ -170,7 +170,7 @@ def run(out: Path, own: Path | None, *, keep: bool) -> int:
                 + (f", {len(sent['refused'])} refused" if sent["refused"] else "")
             )
             for one in sent["refused"][:REFUSALS_SHOWN]:
-                say(f"refused   {Path(one['file']).name}: {one['why']}", "yellow")
+                say(f"refused   {one['file']}: {one['why']}", "yellow")
             if len(sent["refused"]) > REFUSALS_SHOWN:
                 say(f"refused   ... and {len(sent['refused']) - REFUSALS_SHOWN} more", "yellow")
             watcher.look()
