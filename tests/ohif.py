@@ -158,6 +158,8 @@ CANVAS = f"""points => {{
     const places = points.map(point => viewport.worldToCanvas(point).map(value => value * scale));
     return {{places, png: canvas.toDataURL('image/png')}};
 }}"""
+NEXT_MEASUREMENT = "[data-cy=viewport-pane] svg.rotate-180"  # of a report: the arrow to the right
+BROKEN = "Something went wrong"  # what the viewer says in place of what it cannot show
 SEGMENTATIONS = "services.segmentationService.getSegmentations().length"
 
 
@@ -180,6 +182,26 @@ def open_series(tab: Tab, number: str) -> None:
     before = tab.evaluate(SEGMENTATIONS)
     tab.get_by_text(number).dblclick()
     tab.wait_for_function(f"{SEGMENTATIONS} > {before}", timeout=60_000)
+
+
+def open_report(tab: Tab, number: str, words: str) -> None:
+    """Open a report, named as in the list, and wait until these words of it are on the screen."""
+    tab.get_by_text(number).dblclick()
+    wrong = tab.get_by_text(BROKEN)
+    tab.get_by_text(words).or_(wrong).first.wait_for(timeout=60_000)
+    assert wrong.count() == 0, wrong.first.inner_text()
+
+
+def next_measurement(tab: Tab, words: str) -> None:
+    """Go to the next measurement of the report that is open, and wait until these words of it are on the screen."""
+    tab.locator(NEXT_MEASUREMENT).click()
+    tab.get_by_text(words).first.wait_for(timeout=60_000)
+
+
+def current_image(tab: Tab) -> str:
+    """SOP Instance UID of the image that is shown."""
+    address = str(tab.evaluate(f"{VIEWPORT}.getCurrentImageId()"))
+    return address.partition("/instances/")[2].partition("/")[0]
 
 
 def series(tab: Tab) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""OHIF shows what a node wrote: outlines on the voxels of the masks, on the right slices, and the report in its list.
+"""OHIF shows what a node wrote: outlines on the voxels of the masks, on the right slices, and the report's words.
 
 The whole line: a scanner sends a phantom to the archive (Orthanc) and to the node, the node delivers to the archive,
 OHIF reads the archive by DICOMweb and draws in Chromium.
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from playwright.sync_api import Browser
     from playwright.sync_api import Page as Tab
 
     from tests.running import Node
@@ -120,12 +121,19 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
 
 
 @pytest.fixture(scope="module")
-def tab() -> Iterator[Tab]:
+def browser() -> Iterator[Browser]:
     path = peers.require("chromium", package="chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(path), args=list(ohif.FLAGS))
-        yield ohif.tab(browser)
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Tab]:
+    tab = ohif.tab(browser)
+    yield tab
+    tab.context.close()
 
 
 def _shown(tab: Tab, image: pydicom.Dataset) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
@@ -154,8 +162,13 @@ def _coloured(tab: Tab, image: pydicom.Dataset) -> tuple[npt.NDArray[np.bool_], 
     return (colours.max(axis=2).astype(int) - colours.min(axis=2)) > TOLD_APART, colours
 
 
-def test_outlines_lie_on_the_voxels_of_the_masks_and_on_no_other_slice(line: Line, tab: Tab) -> None:
-    study = line.scan(SPEC, 1, set(SERIES_NUMBERS))
+@pytest.fixture(scope="module")
+def judged(line: Line) -> Study:
+    return line.scan(SPEC, 1, set(SERIES_NUMBERS))
+
+
+def test_outlines_lie_on_the_voxels_of_the_masks_and_on_no_other_slice(line: Line, judged: Study, tab: Tab) -> None:
+    study = judged
     ohif.open_study(tab, line.viewer, study.uid)
     assert {number: modality for number, modality in ohif.series(tab).items() if number in SERIES_NUMBERS.values()} == {
         "S:9801": "SEG", "S:9802": "SEG", "S:9803": "SR", "S:9804": "OT"
@@ -199,9 +212,43 @@ def _check(tab: Tab, study: Study, masks: Planes, but: Planes | None = None) -> 
     return found
 
 
-def test_the_report_of_a_study_that_was_not_analysed_stands_in_the_list_of_series(line: Line, tab: Tab) -> None:
+def _first_numbers(group: pydicom.Dataset) -> list[str]:
+    """What the viewer writes beside a measurement: the first five numbers, with two decimals."""
+    numbers = [item for item in group.ContentSequence if item.ValueType == "NUM"][:5]
+    measured = [(item.ConceptNameCodeSequence[0].CodeMeaning, item.MeasuredValueSequence[0]) for item in numbers]
+    return [
+        f"{name}: {float(value.NumericValue):.2f} {value.MeasurementUnitsCodeSequence[0].CodeValue}"
+        for name, value in measured
+    ]
+
+
+def test_the_report_opens_where_most_lesion_is_and_its_arrows_lead_to_each_lung(
+    line: Line, judged: Study, tab: Tab
+) -> None:
+    report = pydicom.dcmread(judged.objects["report"])
+    study, right, left, *lesions = (_first_numbers(group) for group in report.ContentSequence[-1].ContentSequence)
+    assert study[0].startswith("Affected fraction of worse lung: ")
+    masks = _together(judged.masks("lesions"))
+    sizes = {uid: int(mask.sum()) for uid, mask in masks.items()}
+    ohif.open_study(tab, line.viewer, judged.uid)
+    ohif.open_report(tab, SERIES_NUMBERS["report"], study[0])
+    for numbers in (study, right, left, *lesions):
+        if numbers is not study:
+            ohif.next_measurement(tab, numbers[0])
+        else:
+            assert sizes[ohif.current_image(tab)] == max(sizes.values())
+        for words in numbers:
+            expect(tab.get_by_text(words, exact=True)).to_be_visible()
+    expect(tab.get_by_text(ohif.BROKEN)).to_have_count(0)
+
+
+def test_the_report_of_a_study_that_was_not_analysed_is_read_in_the_viewer(line: Line, tab: Tab) -> None:
     study = line.scan(replace(SPEC, body=Body.ABDOMEN, right_fraction=0.0, left_fraction=0.0), 2, {"report"})
     assert set(study.objects) == {"report"}
     ohif.open_study(tab, line.viewer, study.uid)
     assert ohif.series(tab)["S:9803"] == "SR"
-    expect(tab.get_by_text("Something went wrong")).to_have_count(0)
+    ohif.open_report(tab, SERIES_NUMBERS["report"], "This study was not analysed.")
+    for words in ("NOT FOR DIAGNOSTIC USE.", "Not analysed", "No lungs found"):
+        expect(tab.get_by_text(words, exact=True).first).to_be_visible()
+    expect(tab.get_by_text("is not supported")).to_have_count(0)  # what the viewer says of images in a text
+    expect(tab.get_by_text(ohif.BROKEN)).to_have_count(0)
