@@ -9,11 +9,11 @@ probe at a time (`circuit`), a message where one is queued and a mere connection
 from __future__ import annotations
 
 import random
-import threading
 import time
 from typing import TYPE_CHECKING
 
-from triage_node import backoff, circuit, logbook, priority, worklist
+from triage_node import backoff, circuit, priority, worklist
+from triage_node.courier import Courier
 from triage_node.errors import DeliveryFailed, InvalidResult
 from triage_node.hl7 import acknowledgement, mllp, oru, subject
 from triage_node.hl7.observations import Answer
@@ -27,56 +27,27 @@ if TYPE_CHECKING:
     from triage_node.journal import Journal
     from triage_node.journal.messages import Message
 
-IDLE_POLL_S = 5.0
 STOP_GRACE_S = 2.0
 # A receiver that takes connections and acknowledges nothing of so many messages in a row is not reached.
 SILENT_MESSAGES = 3
 
 
-class Messenger(threading.Thread):
+class Messenger(Courier):
     """Delivers to one RIS until it is stopped."""
 
     def __init__(self, settings: Settings, section: Hl7Section, journal: Journal) -> None:
         """Prepare a thread; `start` starts it."""
-        super().__init__(name=f"messenger-{section.name}", daemon=True)
+        super().__init__("messenger", section.name, grace_s=STOP_GRACE_S)
         self._settings = settings
         self._section = section
         self._journal = journal
-        self._woken = threading.Event()
-        self._stopped = False
         self._connection: mllp.Connection | None = None
         self._silent = 0  # messages in a row
-        self._log = logbook.get().bind(destination=section.name)
-
-    def wake(self) -> None:
-        """There may be something new to send."""
-        self._woken.set()
-
-    def stop(self) -> None:
-        """Finish the message that is under way and end; a receiver that takes its time is cut off."""
-        self._stopped = True
-        self._woken.set()
-        cut = threading.Timer(STOP_GRACE_S, self._cut)
-        cut.daemon = True
-        cut.start()
 
     def _cut(self) -> None:
         connection = self._connection
         if connection is not None:
             connection.cut()
-
-    def run(self) -> None:
-        """Send what is due, sleep until the next is."""
-        while not self._stopped:
-            try:
-                at = self._next()
-            except Exception:  # noqa: BLE001  # the border of delivery: a fault with one message must not end the queue
-                self._log.exception("delivery failed")
-                at = None
-            wait_s = IDLE_POLL_S if at is None else min(IDLE_POLL_S, at - time.time())
-            if wait_s > 0.0:
-                self._woken.wait(max(0.05, wait_s))
-                self._woken.clear()
 
     def _next(self) -> float | None:
         """Send what is due; returns when there may be more to do (None: when woken)."""

@@ -7,11 +7,11 @@ be asked, and when again, is in the journal; here it is only asked.
 from __future__ import annotations
 
 import random
-import threading
 import time
 from typing import TYPE_CHECKING
 
-from triage_node import backoff, circuit, commitment, conformance, logbook, read_back, requestor
+from triage_node import backoff, circuit, commitment, conformance, read_back, requestor
+from triage_node.courier import Courier
 from triage_node.errors import DeliveryFailed
 from triage_node.journal import proofs
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from triage_node.journal import Journal
     from triage_node.journal.proofs import Unproven
 
-IDLE_POLL_S = 5.0
 REPORT_POLL_S = 0.25
 STOP_GRACE_S = 1.0
 REQUESTS_AT_A_TIME = 100  # on one association
@@ -33,59 +32,34 @@ REQUESTS_AT_A_TIME = 100  # on one association
 MISSES = 5
 
 
-class Prover(threading.Thread):
+class Prover(Courier):
     """Asks one destination for commitment, and looks for the objects there, until it is stopped."""
 
     def __init__(
         self, settings: Settings, destination: DestinationSection, journal: Journal, *, hand_over: Callable[[], None]
     ) -> None:
         """Prepare a thread; `start` starts it. `hand_over` is called when the sender has to do something."""
-        super().__init__(name=f"prover-{destination.name}", daemon=True)
+        super().__init__("prover", destination.name, grace_s=STOP_GRACE_S)
         self._ae_title = settings.node.ae_title
         self._destination = destination
         self._journal = journal
-        self._woken = threading.Event()
-        self._stopped = False
         self._association: Association | None = None
         self._reports = commitment.Reports(settings, journal, ring=self._reported)
         self._hand_over = hand_over
-        self._log = logbook.get().bind(destination=destination.name)
-
-    def wake(self) -> None:
-        """There may be something new to prove, or a report."""
-        self._woken.set()
 
     def _reported(self) -> None:
         self.wake()
         self._hand_over()
-
-    def stop(self) -> None:
-        """End soon; a destination that takes its time is cut off."""
-        self._stopped = True
-        self._woken.set()
-        cut = threading.Timer(STOP_GRACE_S, self._cut)
-        cut.daemon = True
-        cut.start()
 
     def _cut(self) -> None:
         association = self._association
         if association is not None:
             requestor.cut(association)
 
-    def run(self) -> None:
-        """Prove what is due, sleep until the next is."""
-        while not self._stopped:
-            wait_s = IDLE_POLL_S
-            try:
-                if circuit.probe_at(self._journal, self._destination) is None:
-                    if self._prove():
-                        continue
-                    at = proofs.next_at(self._journal, self._destination.name)
-                    wait_s = IDLE_POLL_S if at is None else min(IDLE_POLL_S, at - time.time())
-            except Exception:  # noqa: BLE001  # the border of delivery: a fault with one object must not end the queue
-                self._log.exception("proof failed")
-            self._woken.wait(max(0.2, wait_s))
-            self._woken.clear()
+    def _next(self) -> float | None:
+        if circuit.probe_at(self._journal, self._destination) is not None:
+            return None
+        return 0.0 if self._prove() else proofs.next_at(self._journal, self._destination.name)
 
     def _prove(self) -> bool:
         """Do what is due; False when nothing is."""

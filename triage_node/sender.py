@@ -9,14 +9,14 @@ nothing is queued, until it answers (`circuit`). What was stored is proven by th
 from __future__ import annotations
 
 import random
-import threading
 import time
 from typing import TYPE_CHECKING
 
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
-from triage_node import backoff, circuit, conformance, logbook, requestor
+from triage_node import backoff, circuit, conformance, requestor
+from triage_node.courier import Courier
 from triage_node.errors import DeliveryFailed
 from triage_node.journal import outbox, proofs
 from triage_node.proof import Prover
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from triage_node.journal import Journal
     from triage_node.journal.outbox import Outgoing
 
-IDLE_POLL_S = 5.0
 STOP_GRACE_S = 2.0
 # A destination that opens associations and answers nothing to the objects of so many studies in a row is not reached.
 SILENT_STUDIES = 3
@@ -54,7 +53,7 @@ def outcome_of(status: int) -> outbox.Outcome:
     return "refused"
 
 
-class Sender(threading.Thread):
+class Sender(Courier):
     """Delivers to one destination until it is stopped."""
 
     def __init__(
@@ -66,47 +65,19 @@ class Sender(threading.Thread):
         delivered: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare a thread; `start` starts it. `delivered` is called when a study has been sent, or can be again."""
-        super().__init__(name=f"sender-{destination.name}", daemon=True)
+        super().__init__("sender", destination.name, grace_s=STOP_GRACE_S)
         self._settings = settings
         self._destination = destination
         self._journal = journal
-        self._woken = threading.Event()
-        self._stopped = False
         self._association: Association | None = None
         self._jitter = 0.0
         self._delivered = delivered
         self._silent: set[str] = set()  # studies of which no object was answered, since the last answer
-        self._log = logbook.get().bind(destination=destination.name)
-
-    def wake(self) -> None:
-        """There may be something new to send."""
-        self._woken.set()
-
-    def stop(self) -> None:
-        """Finish the object that is under way and end; a destination that takes its time is cut off."""
-        self._stopped = True
-        self._woken.set()
-        cut = threading.Timer(STOP_GRACE_S, self._cut)
-        cut.daemon = True
-        cut.start()
 
     def _cut(self) -> None:
         association = self._association
         if association is not None:
             requestor.cut(association)
-
-    def run(self) -> None:
-        """Send what is due, sleep until the next is."""
-        while not self._stopped:
-            try:
-                at = self._next()
-            except Exception:  # noqa: BLE001  # the border of delivery: a fault with one object must not end the queue
-                self._log.exception("delivery failed")
-                at = None
-            wait_s = IDLE_POLL_S if at is None else min(IDLE_POLL_S, at - time.time())
-            if wait_s > 0.0:
-                self._woken.wait(max(0.05, wait_s))
-                self._woken.clear()
 
     def _next(self) -> float | None:
         """Send the objects of the study that is due; returns when there may be more to do (None: when woken)."""
