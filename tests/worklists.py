@@ -120,6 +120,34 @@ def fill(journal: Journal, cases: tuple[Case, ...], now: float, *, apart_s: floa
             judge_next(journal, {case.study: case}, now)
 
 
+def crowd(journal: Journal, number: int, now: float) -> None:
+    """So many judged studies without images or objects, the last one at `now`, in one transaction.
+
+    Their severity runs through all that there is, again and again.
+    """
+    shares = [(17 * n % 101) / 100 for n in range(101)]
+    answers = [
+        queue.ASSESSMENT.dump_json(
+            replace(filed.assessment(1, share, share / 2, 1 - share), ct_grade=ct_grade(share))
+        ).decode()
+        for share in shares
+    ]
+    with journal.writing() as database:
+        for n in range(number):
+            study, at = f"1.2.826.0.1.3680043.8.498.1.{n}", now - 0.1 * (number - n)
+            result = database.conn.execute(
+                "insert into results (study_instance_uid, generation, series_instance_uid, assessment_json,"
+                " passed_over_json, identity_json, created_at, duration_s) values (?, 1, ?, ?, '[]', '{}', ?, 1.0)",
+                (study, f"{study}.1", answers[n % len(answers)], at),
+            ).lastrowid
+            database.conn.execute(
+                "insert into studies (study_instance_uid, accession_number, description, study_date, arrived_at, state,"
+                " result_id) values (?, ?, 'CT THORAX', '20261121', ?, 'judged', ?)",
+                (study, f"crowd-{n:05d}", at, result),
+            )
+        journal.note(database, "crowd arrived", at=now)
+
+
 def write_overview(path: Path, sop_instance_uid: str, image: Image | None = None) -> None:
     """A Secondary Capture in colour, as results/overview.py writes it; a plain gradient unless an image is given."""
     if image is None:

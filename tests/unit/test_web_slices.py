@@ -278,7 +278,7 @@ def test_outlines_of_other_images_are_never_drawn(tmp_path: Path, journal: Journ
 
 def test_an_unknown_window_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="choose lung, mediastinum, bone"):
-        lightbox.chosen("liver")
+        window.named("liver")
 
 
 # ---- what is kept

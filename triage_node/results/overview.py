@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from triage_node import codes
 from triage_node.conformance import SECONDARY_CAPTURE_IMAGE_STORAGE
+from triage_node.frontal import HEIGHT, LEFT, SIZE, TOP, WIDTH
 from triage_node.results import envelope
 from triage_node.results.projection import Frontal, frontal
 from triage_node.study import NOT_FOR_DIAGNOSTIC_USE, CtGrade
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]  # [rows, columns, 3]
 Color = tuple[int, int, int]
 
-SIZE = 1024
 BACKGROUND: Color = (12, 14, 18)
 PANEL: Color = (22, 26, 33)
 LINE: Color = (52, 60, 72)
@@ -55,8 +55,6 @@ GRADE_COLORS: dict[CtGrade, Color] = {
     CtGrade.CT_3: SCALE[3][1],
     CtGrade.CT_4: SCALE[4][1],
 }
-
-_LEFT, _TOP, _WIDTH, _HEIGHT = 20, 76, 652, 640  # of the frontal image
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ def render(volume: Volume, findings: Findings, assessment: Assessment) -> Pixels
     picture = Image.new("RGB", (SIZE, SIZE), BACKGROUND)
     pen = _Pen(ImageDraw.Draw(picture))
     _banner(pen, assessment)
-    _frontal(picture, pen, frontal(volume, findings, width=_WIDTH, height=_HEIGHT))
+    _frontal(picture, pen, frontal(volume, findings, width=WIDTH, height=HEIGHT))
     _color_bar(picture, pen)
     _headline(pen, assessment)
     _table(pen, assessment)
@@ -158,14 +156,14 @@ def _banner(pen: _Pen, assessment: Assessment) -> None:
 
 
 def _frontal(picture: Image.Image, pen: _Pen, view: Frontal) -> None:
-    pen.draw.rectangle((_LEFT, _TOP, _LEFT + _WIDTH, _TOP + _HEIGHT), fill=(0, 0, 0))
+    pen.draw.rectangle((LEFT, TOP, LEFT + WIDTH, TOP + HEIGHT), fill=(0, 0, 0))
     colored = Image.fromarray(_colored(view))
-    left, top = _LEFT + (_WIDTH - colored.width) // 2, _TOP + (_HEIGHT - colored.height) // 2
+    left, top = LEFT + (WIDTH - colored.width) // 2, TOP + (HEIGHT - colored.height) // 2
     picture.paste(colored, (left, top))
-    for x, anchor, letter in ((_LEFT + 14, "la", "R"), (_LEFT + _WIDTH - 14, "ra", "L")):
-        _outlined(pen, x, _TOP + 10, letter, 34, anchor)
+    for x, anchor, letter in ((LEFT + 14, "la", "R"), (LEFT + WIDTH - 14, "ra", "L")):
+        _outlined(pen, x, TOP + 10, letter, 34, anchor)
     length = round(50 / view.pixel_mm)
-    x, y = _LEFT + 18, _TOP + _HEIGHT - 20
+    x, y = LEFT + 18, TOP + HEIGHT - 20
     for width, color in ((7, (0, 0, 0)), (3, TEXT)):
         for line in ((x, y, x + length, y), (x, y - 6, x, y + 6), (x + length, y - 6, x + length, y + 6)):
             pen.draw.line(line, fill=color, width=width)
@@ -211,7 +209,7 @@ def _color(severity: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _color_bar(picture: Image.Image, pen: _Pen) -> None:
-    x, top, height = _LEFT + _WIDTH + 16, _TOP + 26, _HEIGHT - 52
+    x, top, height = LEFT + WIDTH + 16, TOP + 26, HEIGHT - 52
     ramp = _color(np.linspace(1, 0, height))[:, None].repeat(18, axis=1)
     picture.paste(Image.fromarray(ramp.astype(np.uint8)), (x, top))
     for share in (0, 25, 50, 75, 100):
@@ -247,8 +245,8 @@ def _ml(volume_ml: float) -> str:
 
 
 def _headline(pen: _Pen, assessment: Assessment) -> None:
-    left, right, y = 806, SIZE - 20, _TOP
-    pen.draw.rounded_rectangle((left - 14, y, right, _TOP + _HEIGHT), radius=10, fill=PANEL)
+    left, right, y = 806, SIZE - 20, TOP
+    pen.draw.rounded_rectangle((left - 14, y, right, TOP + HEIGHT), radius=10, fill=PANEL)
     severity = codes.SEVERITIES[assessment.ct_grade].meaning
     shown = "no lesion found" if assessment.ct_grade is CtGrade.CT_0 else severity.lower()
     pen.text(left, y + 18, "CT grade", 20, QUIET)
@@ -277,7 +275,7 @@ def _headline(pen: _Pen, assessment: Assessment) -> None:
 
 
 def _table(pen: _Pen, assessment: Assessment) -> None:
-    left, top, row = 20, _TOP + _HEIGHT + 22, 38
+    left, top, row = 20, TOP + HEIGHT + 22, 38
     columns = (330, 480, 640)  # right edges
     heads = ("right lung", "left lung", "both")
     for x, head in zip(columns, heads, strict=True):
@@ -313,7 +311,7 @@ def _rows(assessment: Assessment) -> list[tuple[str, tuple[str, str, str]]]:
 
 def _remarks(pen: _Pen, assessment: Assessment) -> None:
     warnings = assessment.warnings
-    left, top, width, bottom = 672, _TOP + _HEIGHT + 22, SIZE - 20 - 672, SIZE - 20
+    left, top, width, bottom = 672, TOP + HEIGHT + 22, SIZE - 20 - 672, SIZE - 20
     y = float(top)
     pen.text(left, y, "warnings" if warnings else "no warnings", 22, CAUTION if warnings else QUIET)
     pen.draw.line((left, top + 32, SIZE - 20, top + 32), fill=LINE, width=2)

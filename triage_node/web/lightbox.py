@@ -264,10 +264,3 @@ def _profile(shown: OpenSeries) -> dict[str, object]:
         # the slice with the largest area of lesion: the share alone would choose the tips of the lungs
         "worst": int(np.argmax(lesion)) + 1 if lesion.any() else None,
     }
-
-
-def chosen(name: str) -> Window:
-    """The window of that name. Raises ValueError."""
-    if name not in window.WINDOWS:
-        raise ValueError(f"there is no window {name!r}: choose {', '.join(window.WINDOWS)}")
-    return window.WINDOWS[name]

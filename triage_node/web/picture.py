@@ -11,6 +11,8 @@ import pydicom
 from PIL import Image
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from triage_node import frontal
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -42,13 +44,21 @@ def find(path: Path) -> Picture:
 
 
 @lru_cache(maxsize=_KEPT)
-def png(picture: Picture, width: int | None) -> bytes:
-    """The image as PNG, never enlarged; `width` in pixels, None for all of them. Raises NoPicture."""
+def png(picture: Picture, width: int | None, *, only_frontal: bool = False) -> bytes:
+    """The image, or the frontal projection alone, as PNG, never enlarged. Raises NoPicture.
+
+    `width` is in pixels, None for all of them.
+    """
     try:
         pixels = pydicom.dcmread(picture.path).pixel_array  # uint8 [y, x, 3]
         image = Image.fromarray(pixels)
     except (OSError, InvalidDicomError, AttributeError, ValueError, TypeError, RuntimeError, KeyError) as error:
         raise NoPicture(f"the overview image cannot be decoded: {error}") from error
+    if only_frontal:
+        scale = image.width / frontal.SIZE
+        left, top = round(scale * frontal.LEFT), round(scale * frontal.TOP)
+        right, bottom = round(scale * (frontal.LEFT + frontal.WIDTH)), round(scale * (frontal.TOP + frontal.HEIGHT))
+        image = image.crop((left, top, right, bottom))
     if width is not None and width < image.width:
         image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
     buffer = BytesIO()

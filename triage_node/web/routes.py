@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from contextlib import asynccontextmanager
@@ -14,7 +13,6 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -22,9 +20,12 @@ from starlette.staticfiles import StaticFiles
 from triage_node import worklist
 from triage_node.journal import views
 from triage_node.web import picture
+from triage_node.web.claims import Claims
 from triage_node.web.facts import node_facts
 from triage_node.web.feed import Feed
 from triage_node.web.guard import Guard, for_user, told_to
+from triage_node.web.lightbox import Lightbox
+from triage_node.web.viewing import Viewing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -67,10 +68,13 @@ def application(
     guard = guard or Guard(settings, journal)
     routes = _Routes(settings, journal, feed or Feed(journal, settings))
 
+    box = Lightbox(journal)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with routes.feed.running(), guard.running():
             yield
+        box.close()
 
     return Starlette(
         routes=[
@@ -78,8 +82,11 @@ def application(
             Route("/", routes.page),
             Route("/studies/{uid}", routes.study_page),
             Route("/studies/{uid}/overview.png", routes.overview),
+            *Viewing(box).routes(),
+            *Claims(settings, journal).routes(),
             Route("/api/worklist", routes.worklist),
             Route("/api/study/{uid}", routes.study),
+            Route("/api/place/{uid}", routes.place),
             Route("/api/status", routes.status),
             Route("/events", routes.events),
             Route("/health", routes.health),
@@ -92,11 +99,6 @@ def application(
         exception_handlers={sqlite3.Error: _journal_unreadable},
         lifespan=lifespan,
     )
-
-
-def _hosts(settings: Settings) -> list[str]:
-    host = settings.web.host
-    return ["localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host]
 
 
 class _Routes:
@@ -124,6 +126,14 @@ class _Routes:
         report = worklist.study_report(self._journal, uid)
         return _json({"error": f"no study {uid} is known to this node"}, 404) if report is None else _json(report)
 
+    def place(self, request: Request) -> Response:
+        uid = request.path_params["uid"]
+        item = self.feed.item(uid)
+        if item is None:  # no page is open: looked for anew
+            items = worklist.reading_list(self._journal, self._settings, time.time())
+            item = next((one for one in items if one.study_instance_uid == uid), None)
+        return _json({"error": f"no study {uid} is known to this node"}, 404) if item is None else _json(asdict(item))
+
     def status(self, request: Request) -> Response:
         return _json(for_user(node_facts(self._journal, self._settings), request.user))
 
@@ -136,7 +146,7 @@ class _Routes:
 
     def overview(self, request: Request) -> Response:
         try:
-            width = _width(request)
+            width, only_frontal = _width(request), _part(request) == "frontal"
         except ValueError as error:
             return PlainTextResponse(f"{error}\n", 400)
         uid = request.path_params["uid"]
@@ -146,20 +156,24 @@ class _Routes:
         try:
             found = picture.find(self._journal.state_dir / path)
             # "no-cache" lets the browser keep the image but ask each time: a late slice brings a new one
-            headers = {"ETag": f'"{found.sop_instance_uid}-{width or "full"}"', "Cache-Control": "private, no-cache"}
+            name = f"{found.sop_instance_uid}-{width or 'full'}{'-frontal' if only_frontal else ''}"
+            headers = {"ETag": f'"{name}"', "Cache-Control": "private, no-cache"}
             if request.headers.get("if-none-match") == headers["ETag"]:
                 return Response(status_code=304, headers=headers)
-            return Response(picture.png(found, width), media_type="image/png", headers=headers)
+            data = picture.png(found, width, only_frontal=only_frontal)
+            return Response(data, media_type="image/png", headers=headers)
         except picture.NoPicture as error:
             return PlainTextResponse(f"{error}\n", 404)
 
     async def events(self, request: Request) -> Response:
+        # a browser that reconnects by itself sends the header, the page's program the parameter
+        heard = request.headers.get("last-event-id") or request.query_params.get("heard", "")
+
         async def messages() -> AsyncIterator[ServerSentEvent]:
-            async for snapshot in self.feed.snapshots():
-                whole = json.loads(snapshot.data)
-                if "status" in whole:
-                    whole["status"] = json.loads(told_to(request.user, json.dumps(whole["status"])))
-                yield ServerSentEvent(json.dumps(whole), event=snapshot.event, id=str(snapshot.number), retry=RETRY_MS)
+            async for message in self.feed.messages(heard):
+                name = self.feed.name_of(message)
+                data = told_to(request.user, message.data) if message.event == "status" else message.data
+                yield ServerSentEvent(data, event=message.event, id=name, retry=RETRY_MS)
 
         return EventSourceResponse(messages(), ping=KEEP_ALIVE_S, send_timeout=SEND_TIMEOUT_S)
 
@@ -171,6 +185,13 @@ def _width(request: Request) -> int | None:
     if not (text.isascii() and text.isdigit() and 16 <= int(text[:6]) <= picture.MAXIMUM_WIDTH):
         raise ValueError(f"width must be a number of pixels from 16 to {picture.MAXIMUM_WIDTH}")
     return int(text)
+
+
+def _part(request: Request) -> str:
+    part = request.query_params.get("part", "all")
+    if part not in ("all", "frontal"):
+        raise ValueError("part must be all or frontal")
+    return part
 
 
 def _html(status: int) -> Response:

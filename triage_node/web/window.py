@@ -36,6 +36,13 @@ WINDOWS = {
 }
 
 
+def named(name: str) -> Window:
+    """The window of that name. Raises ValueError."""
+    if name not in WINDOWS:
+        raise ValueError(f"there is no window {name!r}: choose {', '.join(WINDOWS)}")
+    return WINDOWS[name]
+
+
 @cache
 def _table(window: Window) -> Grey:
     """[65536] grey value of every int16, taken as uint16, by the LINEAR function (PS3.3 C.11.2.1.2.1)."""

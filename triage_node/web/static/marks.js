@@ -1,6 +1,8 @@
 // Signs drawn for a study: priority, movement, lungs. Each says the same by shape, by colour and in words.
 
-import { el, isJudged, percent, places, write } from "./words.js";
+import { el, isByDefault, isJudged, percent, places, write } from "./words.js";
+
+export const LEVEL_SIGNS = { HIGH: "▲", MEDIUM: "◆", LOW: "▬" };
 
 export class PriorityMark {
   constructor() {
@@ -11,11 +13,11 @@ export class PriorityMark {
 
   update(study) {
     // An unjudged study is MEDIUM because nothing is known of it: an open sign, not a finding.
-    const byDefault = !isJudged(study);
+    const byDefault = isByDefault(study);
     this.element.dataset.level = study.reading_priority;
     this.element.toggleAttribute("data-default", byDefault);
     write(this.word, study.reading_priority);
-    write(this.note, byDefault ? "by default" : "");
+    write(this.note, study.order_priority ? `ordered ${study.order_priority}` : byDefault ? "by default" : "");
   }
 }
 

@@ -1,8 +1,9 @@
 // One study on the list. A row is made once and then only told what changed.
 
 import { LungBars, MovementMark, PriorityMark } from "./marks.js";
+import { readingWords } from "./claims.js";
 import {
-  STATES, duration, el, isJudged, mixWords, nameOf, overviewAddress, probabilityWords, studyDate, write,
+  STATES, duration, el, isJudged, mixShares, nameOf, percent, probabilityWords, studyDate, thumbnailAddress, write,
 } from "./words.js";
 
 export const THUMBNAIL_PX = 160;
@@ -23,7 +24,11 @@ export class Row {
     this.bars = new LungBars();
     this.grade = el("b");
     this.score = el("small");
-    this.mix = [el("span"), el("span")];
+    this.mix = [["ground glass", "GG"], ["consolidation", "cons."]].map(([long, short]) => {
+      const number = el("b");
+      return { number, element: el("span", {}, el("i", { class: "long" }, long), el("i", { class: "short", "aria-hidden": "true" }, short), " ", number) };
+    });
+    this.noLesion = el("span");
     this.probability = el("span");
     this.state = el("b");
     this.reasons = el("span", { class: "dicom" });
@@ -35,20 +40,20 @@ export class Row {
       { class: "row", role: "row", tabindex: "-1", "data-uid": uid },
       cell("rank", this.place, this.movement.element),
       cell("priority", this.priority.element),
-      cell("study", this.name, el("span", { class: "about" }, this.description, this.date)),
+      cell("study", this.name, el("span", { class: "about" }, this.date, this.description)),
       cell("wait", this.wait, this.late),
       cell("lungs", this.bars.element),
       cell("grade", this.grade, this.score),
-      cell("mix", ...this.mix),
+      cell("mix", ...this.mix.map(({ element }) => element), this.noLesion),
       cell("probability", this.probability),
       cell("thumb", this.image),
       cell("state", el("i", { "aria-hidden": "true" }), this.state, " ", this.reasons),
     );
   }
 
-  /** Draw `study`; `place` is its number in the order that is shown. */
-  update(study, place) {
-    const shown = JSON.stringify([place, { ...study, waiting_s: 0 }]);
+  /** Draw `study`; `place` is its number in the order that is shown, `name` that of who looks at it. */
+  update(study, place, name) {
+    const shown = JSON.stringify([place, name, study]);
     if (shown === this.shown) return;
     this.shown = shown;
     this.study = study;
@@ -63,16 +68,22 @@ export class Row {
     this.bars.update(study);
     write(this.grade, study.ct_grade ?? "–");
     write(this.score, study.ct_ss === null ? "" : `SS ${study.ct_ss}`);
-    mixWords(study).forEach((words, index) => write(this.mix[index], words));
+    const shares = mixShares(study);
+    this.mix.forEach(({ number, element }, index) => {
+      element.hidden = shares === null;
+      write(number, shares === null ? "" : percent(shares[index]));
+    });
+    write(this.noLesion, shares !== null ? "" : isJudged(study) ? "no lesion" : "–");
     write(this.probability, probabilityWords(study));
     this.probability.classList.toggle("none", study.covid_probability === null);
-    write(this.state, STATES[study.state] ?? study.state);
+    write(this.state, [STATES[study.state] ?? study.state, readingWords(study, name)].filter(Boolean).join(" "));
+    this.element.toggleAttribute("data-mine", study.state === "reading" && study.performer === name);
     write(this.reasons, reasonWords(study));
     this.#thumbnail(study);
   }
 
   #thumbnail(study) {
-    const address = study.has_overview ? overviewAddress(study.study_instance_uid, study.generation, THUMBNAIL_PX) : "";
+    const address = study.has_overview ? thumbnailAddress(study.study_instance_uid, study.generation, THUMBNAIL_PX) : "";
     if (this.image.getAttribute("src") === address || (address === "" && this.image.hidden)) return;
     this.image.hidden = address === "";
     if (address) this.image.src = address;
@@ -81,13 +92,13 @@ export class Row {
   /** The waiting time runs on between two lists. */
   tick(now, maximum_min) {
     const study = this.study;
-    if (study.state === "read" || study.arrived_at === null) {
+    if (["read", "cancelled"].includes(study.state) || study.arrived_at === null) {
       write(this.wait, "–");
       write(this.late, "");
       return;
     }
     const waited_s = (now - Date.parse(study.arrived_at)) / 1000;
-    const late = waited_s >= maximum_min * 60;
+    const late = study.state !== "reading" && waited_s >= maximum_min * 60;
     write(this.wait, duration(waited_s));
     write(this.late, late ? `over ${maximum_min} min` : "");
     this.element.toggleAttribute("data-late", late);
@@ -95,11 +106,13 @@ export class Row {
 }
 
 // What the bars and the columns of the list show already.
-const SHOWN = /^(\d+% of the (right|left) lung affected|P\(COVID-19\) .*)$/;
+const SHOWN = /^(\d+% of the (right|left) lung affected|<1% of the (right|left) lung affected|P\(COVID-19\) .*|not judged yet)$/;
 
 /** The reasons on one line, those first that are to be read nowhere else on it. */
 export function reasonWords(study) {
-  if (!isJudged(study)) return study.reasons.map((reason) => reason.replace(/^not analysed: /, "because ")).join("; ");
-  const shown = (reason) => (SHOWN.test(reason) ? 1 : 0);
-  return [...study.reasons].sort((a, b) => shown(a) - shown(b)).join(" · ");
+  const { reasons } = study;
+  if (!isJudged(study)) {
+    return reasons.filter((reason) => !SHOWN.test(reason)).map((reason) => reason.replace(/^not analysed: /, "because ")).join("; ");
+  }
+  return reasons.filter((reason) => !SHOWN.test(reason)).join(" · ");
 }

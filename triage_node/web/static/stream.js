@@ -1,17 +1,18 @@
 // The live connection. It says at every moment whether what is shown is current, and since when it is not.
 
-const SILENCE_MS = 25_000; // the node sends the list at least every 10 s
+const SILENCE_MS = 25_000; // the node says something at least every 10 s
 const REOPEN_MS = 2_000;
 
 export class Stream extends EventTarget {
-  /** Emits "list" (detail: the snapshot) and "state"; `state` is live, connecting, lost or trouble. */
+  /** Emits "status", "list" and "change" (detail: what the node said) and "state": live, connecting, lost or trouble. */
   constructor(address) {
     super();
     this.address = address;
     this.state = "connecting";
     this.words = "";
-    this.updatedAt = null; // Date of the last list
+    this.updatedAt = null; // Date of the last list or change
     this.heardAt = 0;
+    this.heard = ""; // the last message, so that only what is new comes after a break
     this.offset_ms = 0; // the node's clock minus this workstation's
     this.source = null;
     setInterval(() => this.#watch(), 1000);
@@ -30,16 +31,23 @@ export class Stream extends EventTarget {
   #open() {
     this.#close();
     this.heardAt = Date.now();
-    const source = new EventSource(this.address);
+    const source = new EventSource(this.heard ? `${this.address}?heard=${encodeURIComponent(this.heard)}` : this.address);
     this.source = source;
-    source.addEventListener("worklist", (event) => {
-      const snapshot = JSON.parse(event.data);
-      this.updatedAt = new Date();
+    source.addEventListener("status", (event) => {
       this.heardAt = Date.now();
-      this.offset_ms = Date.parse(snapshot.at) - Date.now();
-      this.#become("live", "");
-      this.dispatchEvent(new CustomEvent("list", { detail: snapshot }));
+      this.#emit("status", JSON.parse(event.data));
     });
+    for (const name of ["list", "change"]) {
+      source.addEventListener(name, (event) => {
+        const said = JSON.parse(event.data);
+        this.heard = event.lastEventId;
+        this.updatedAt = new Date();
+        this.heardAt = Date.now();
+        this.offset_ms = Date.parse(said.at) - Date.now();
+        this.#become("live", "");
+        this.#emit(name, said);
+      });
+    }
     source.addEventListener("trouble", (event) => {
       this.heardAt = Date.now();
       this.#become("trouble", JSON.parse(event.data).words);
@@ -51,6 +59,10 @@ export class Stream extends EventTarget {
         setTimeout(() => this.source === source && !document.hidden && this.#open(), REOPEN_MS);
       }
     });
+  }
+
+  #emit(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 
   #close() {

@@ -1,20 +1,35 @@
-// The page of one study: everything the node knows of it, kept current while it is open.
+// The page of one study: its slices, what was found, and everything the node did with it, kept current while it is open.
 
-import { numbers, overviewImage, warnings } from "./panel.js";
+import { readingWords } from "./claims.js";
 import { PriorityMark } from "./marks.js";
-import { clock, duration, el, nameOf, studyDate } from "./words.js";
+import { get } from "./node.js";
+import { PlaceWords, numbers, overviewImage, warnings } from "./panel.js";
+import { deliveryTable, eventsTable, seriesTable } from "./ledger.js";
+import { Viewer } from "./viewer.js";
+import { STATES, clock, el, nameOf, studyDate } from "./words.js";
 
 const AT_MOST_EVERY_MS = 1_000;
 
 export class StudyPage {
-  constructor(stream, uid) {
+  constructor(listing, claims, uid) {
+    this.listing = listing;
+    this.claims = claims;
     this.uid = uid;
     this.element = document.getElementById("study");
-    this.element.hidden = false;
-    this.item = null;
+    this.item = null; // the study on the list
+    this.report = null; // and all that the node knows of it
     this.version = null;
+    this.placeWords = new PlaceWords();
     this.waiting = false;
-    stream.addEventListener("list", (event) => this.#arrived(event.detail));
+    this.parts = Object.fromEntries(["heading", "slices", "picture", "answer", "place", "ledger"].map((name) => [name, el("div", { class: `part ${name}` })]));
+    this.viewer = new Viewer(this.parts.slices, uid);
+    const { heading, slices, picture, answer, place, ledger } = this.parts;
+    this.element.replaceChildren(
+      el("div", { class: "study-split" }, slices, el("div", { class: "facts" }, heading, answer, place, picture)),
+      ledger);
+    this.element.hidden = false;
+    listing.addEventListener("list", () => this.#arrived());
+    claims.who.addEventListener("known", () => this.#draw());
     this.#ask();
   }
 
@@ -22,10 +37,11 @@ export class StudyPage {
     location.assign(`/#${encodeURIComponent(this.uid)}`);
   }
 
-  #arrived({ version, studies }) {
-    this.item = studies.find((study) => study.study_instance_uid === this.uid) ?? null;
-    if (version === this.version || this.waiting) return;
-    this.version = version;
+  #arrived() {
+    this.item = this.listing.byUid.get(this.uid) ?? null;
+    this.#draw();
+    if (this.listing.version === this.version || this.waiting) return;
+    this.version = this.listing.version;
     this.waiting = true;
     setTimeout(() => {
       this.waiting = false;
@@ -34,54 +50,61 @@ export class StudyPage {
   }
 
   async #ask() {
-    try {
-      const answer = await fetch(`/api/study/${encodeURIComponent(this.uid)}`);
-      const report = await answer.json();
-      if (answer.ok) this.#draw(report);
-      else this.element.replaceChildren(this.#backLink(), el("h2", {}, "Not found"), el("p", {}, `${report.error}.`));
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error; // no connection: the banner says so already
+    const answer = await get(`/api/study/${encodeURIComponent(this.uid)}`);
+    if (answer.status === 404) {
+      this.element.replaceChildren(this.#backLink(), el("h2", {}, "Not found"), el("p", {}, answer.words));
+    } else if (answer.ok) { // without a connection the banner says so already
+      this.report = answer.body;
+      this.#draw();
     }
   }
 
   #backLink() {
-    return el("p", { class: "back" }, el("a", { class: "button", href: `/#${encodeURIComponent(this.uid)}` }, "← Worklist ", el("kbd", {}, "Esc")));
+    return el("a", { class: "button", href: `/#${encodeURIComponent(this.uid)}` }, "← Worklist ", el("kbd", {}, "Esc"));
   }
 
-  #draw(report) {
-    const drawn = JSON.stringify([report, this.item && { ...this.item, waiting_s: 0 }]);
+  #draw() {
+    const { report, item, parts } = this;
+    if (report === null) return;
+    const drawn = JSON.stringify([report, item, this.claims.who.name]);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
-    this.report = report;
     document.title = `${nameOf(report)} · study`;
-    const old = this.element.querySelector("img.overview");
     const about = this.#asItem(report);
-    const picture = report.measurements === null
-      ? el("p", { class: "no-picture" }, report.not_analysed ? "Not analysed: there is no overview image." : "Not judged yet: no overview image.")
-      : this.#picture(about, old);
-    this.element.replaceChildren(
-      this.#backLink(),
-      this.#head(report),
-      el("div", { class: "study-split" },
-        el("div", {}, picture),
-        el("div", {}, ...this.#answer(report, about), ...this.#place()),
-      ),
-      el("h3", {}, "Series"), seriesTable(report),
-      el("h3", {}, "Results and their delivery"), objectsTable(report),
-      el("h3", {}, "Events"), eventsTable(report),
-      el("p", { class: "sub uid" }, `Study Instance UID ${report.study_instance_uid}`),
-    );
+    const at = this.element.contains(document.activeElement) ? document.activeElement.dataset.action : null;
+    parts.heading.replaceChildren(...this.#head(report));
+    if (at) parts.heading.querySelector(`[data-action="${at}"], button, a`)?.focus();
+    parts.answer.replaceChildren(...this.#answer(report, about));
+    parts.place.replaceChildren(...this.#place());
+    this.#picture(report, about);
+    const ledger = JSON.stringify([report.series, report.objects, report.events]);
+    if (ledger !== this.ledger) {
+      this.ledger = ledger;
+      parts.ledger.replaceChildren(
+        el("h3", {}, "Timeline"), eventsTable(report),
+        el("h3", {}, "Results and their delivery"), deliveryTable(report),
+        el("h3", {}, "Series"), seriesTable(report),
+        ...howJudged(report),
+        el("p", { class: "sub uid" }, `Study Instance UID ${report.study_instance_uid}`),
+      );
+    }
+    // other images or another answer, other slices
+    this.viewer.load(`${report.generation} ${report.series.map((series) => `${series.instances} ${series.state}`)}`);
   }
 
   #head(report) {
-    const facts = [report.description || "no description", studyDate(report.study_date), `arrived ${clock(report.arrived_at)}`];
-    const head = el("div", { class: "panel-head" }, el("h2", { class: "dicom" }, nameOf(report)));
+    const facts = [report.description || "no description", studyDate(report.study_date)];
+    const name = el("div", { class: "panel-head" }, el("h2", { class: "dicom" }, nameOf(report)));
+    const lines = [el("div", { class: "doing" }, this.#backLink()), name, el("p", { class: "dicom sub" }, facts.filter(Boolean).join(" · "))];
     if (this.item) {
       const mark = new PriorityMark();
       mark.update(this.item);
-      head.append(mark.element);
+      name.append(mark.element);
+      lines[0].append(this.claims.buttons(this.item));
+      const standing = [STATES[this.item.state] ?? this.item.state, readingWords(this.item, this.claims.who.name)].filter(Boolean).join(" ");
+      lines.push(el("p", { class: "standing", "data-state": this.item.state }, standing, el("span", { class: "sub" }, ` · arrived ${clock(report.arrived_at)}`)));
     }
-    return el("div", {}, head, el("p", { class: "dicom sub" }, facts.filter(Boolean).join(" · ")));
+    return lines;
   }
 
   #answer(report, about) {
@@ -90,29 +113,28 @@ export class StudyPage {
       if (refusal === null) return [el("h3", {}, "Not judged yet"), el("p", {}, "The study waits for its analysis.")];
       return [el("h3", {}, "Not analysed"), el("p", { class: "dicom" }, `${refusal.words} `, el("code", {}, refusal.reason))];
     }
-    const model = measurements.model;
     return [
-      el("h3", {}, `Judged ${clock(report.judged_at)}`, el("small", {}, ` in ${report.seconds.toFixed(1)} s, answer number ${report.generation}`)),
       ...warnings(measurements.warnings),
       numbers(about, measurements, { parts: true }),
-      el("p", { class: "sub" }, `${model.name} ${model.version}${model.describes ? `: ${model.describes}` : ""}`),
-      el("p", { class: "sub parameters" }, parameterWords(measurements)),
     ];
   }
 
   #place() {
     if (!this.item) return [];
-    return [
-      el("h3", {}, `Place ${this.item.rank}`, el("small", {}, ` by arrival ${this.item.arrival_rank}`)),
-      el("ul", { class: "reasons dicom" }, ...this.item.reasons.map((reason) => el("li", {}, reason))),
-    ];
+    this.placeWords.ask(this.item, () => this.parts.place.replaceChildren(...this.#place()));
+    return this.placeWords.elements(this.item);
   }
 
-  #picture(about, old) {
+  #picture(report, about) {
+    const old = this.parts.picture.querySelector("img.overview");
+    if (report.measurements === null) {
+      this.parts.picture.replaceChildren();
+      return;
+    }
     const image = overviewImage(about);
-    if (old !== null && old.dataset.address === image.dataset.address) return old;
+    if (old !== null && old.dataset.address === image.dataset.address) return;
     image.src = image.dataset.address;
-    return image;
+    this.parts.picture.replaceChildren(image);
   }
 
   #asItem(report) {
@@ -132,7 +154,17 @@ export class StudyPage {
   }
 }
 
-/** By which numbers the study was judged; those of its place are among the reasons for it. */
+/** By what and how fast the study was judged; those numbers that gave it its place are among the reasons for it. */
+function howJudged({ measurements, judged_at: at, seconds, generation }) {
+  if (measurements === null) return [];
+  const { model } = measurements;
+  return [
+    el("h3", {}, "How it was judged"),
+    el("p", {}, `${clock(at)}, in ${seconds.toFixed(1)} s, answer number ${generation} · ${model.name} ${model.version}${model.describes ? `: ${model.describes}` : ""}`),
+    el("p", { class: "sub parameters" }, parameterWords(measurements)),
+  ];
+}
+
 function parameterWords({ operating_point: point, consolidation_from_hu: split, model }) {
   return [
     `CT-1, CT-2 and CT-3 up to ${point.grades_up_to.map((cut) => `${+(100 * cut).toPrecision(3)}%`).join(", ")}`,
@@ -140,83 +172,4 @@ function parameterWords({ operating_point: point, consolidation_from_hu: split, 
     ...model.parameters.map(([name, value]) => `${name}: ${value}`),
     `thresholds: ${point.source}`,
   ].filter(Boolean).join(" · ");
-}
-
-function table(headings, rows, nothing) {
-  if (rows.length === 0) return el("p", { class: "sub" }, nothing);
-  return el("div", { class: "wide" }, el("table", { class: "ledger" },
-    el("thead", {}, el("tr", {}, ...headings.map((heading) => el("th", { scope: "col" }, heading)))),
-    el("tbody", {}, ...rows)));
-}
-
-function row(attributes, ...cells) {
-  return el("tr", attributes, ...cells.map((cell) => el("td", {}, ...[cell].flat())));
-}
-
-function seriesTable(report) {
-  const rows = report.series.map((series) => row(
-    { class: series.judged ? "chosen" : null },
-    [el("b", {}, series.judged ? "judged" : series.refusal ? "passed over" : series.state === "open" ? "arriving" : "–")],
-    [el("span", { class: "dicom" }, `${series.modality} ${series.description || "no description"}`), el("small", { class: "uid" }, series.series_instance_uid)],
-    String(series.instances),
-    series.refusal
-      ? [el("span", { class: "dicom" }, series.refusal.words), el("small", {}, series.refusal.reason)]
-      : series.judged ? "preferred by the selection rule" : "–",
-    series.basis === null
-      ? "still open"
-      : [el("span", {}, series.evidence.join("; ")), el("small", {}, `${series.basis}, closed ${clock(series.closed_at)}, ${series.generation === 1 ? "once" : `${series.generation} times`}`)],
-  ));
-  return table(["", "Series", "Images", "Why", "On what evidence it counts as complete"], rows, "No series is known.");
-}
-
-function objectsTable(report) {
-  const rows = report.objects.map((object) => row(
-    { class: object.current ? null : "old" },
-    [el("b", {}, object.kind), el("small", { class: "uid" }, object.sop_instance_uid)],
-    object.current ? String(object.generation) : `${object.generation} (superseded)`,
-    object.destination ?? "sent nowhere",
-    [el("b", { class: ["refused", "given up"].includes(object.state) ? "bad" : null }, object.state ?? "–"),
-      ...proofWords(object).map((words) => el("small", {}, words))],
-    object.deliveries.length === 0 ? "–" : [el("ul", {}, ...object.deliveries.map((delivery) => el("li", {}, attemptWords(delivery))))],
-  ));
-  return table(["Object", "Answer", "Destination", "State", "What was asked and answered"], rows, "No object has been made yet.");
-}
-
-/** How far the destination has vouched for an object, a line each. */
-function proofWords(object) {
-  const steps = [["stored", object.stored_at], ["committed", object.committed_at], ["confirmed", object.confirmed_at]];
-  return [
-    ...steps.filter(([, at]) => at !== null).map(([step, at]) => `${step} ${clock(at)}`),
-    object.awaiting.length ? `awaiting ${object.awaiting.join(" and ")}` : null,
-    object.resends ? `sent again ${object.resends === 1 ? "once" : `${object.resends} times`}` : null,
-    object.next_at ? `next attempt ${clock(object.next_at)}` : null,
-  ].filter(Boolean);
-}
-
-function attemptWords(delivery) {
-  const status = delivery.status === null ? "" : ` 0x${delivery.status.toString(16).toUpperCase().padStart(4, "0")}`;
-  return `${clock(delivery.at)} ${delivery.state}${status}${delivery.words ? `: ${delivery.words}` : ""}`;
-}
-
-function eventsTable(report) {
-  const start = report.events.length ? Date.parse(report.events[0].at) : 0;
-  const rows = report.events.map((event) => row(
-    {},
-    [el("span", {}, clock(event.at)), el("small", {}, `+${sinceWords((Date.parse(event.at) - start) / 1000)}`)],
-    event.process,
-    [el("b", {}, event.event)],
-    [el("span", { class: "dicom detail" }, detailWords(event.detail))],
-  ));
-  return table(["When", "Process", "Event", "Detail"], rows, "Nothing has happened yet.");
-}
-
-function sinceWords(seconds) {
-  return seconds < 60 ? `${seconds.toFixed(1)} s` : duration(seconds);
-}
-
-function detailWords(detail) {
-  return Object.entries(detail)
-    .filter(([, value]) => value !== null)
-    .map(([name, value]) => `${name}: ${Array.isArray(value) ? value.join("; ") : value}`)
-    .join(" · ");
 }

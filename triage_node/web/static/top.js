@@ -12,44 +12,34 @@ const CONNECTION_WORDS = {
 const GRACE_MS = 1_500;
 
 export class Top {
-  constructor(stream) {
+  constructor(stream, listing) {
     this.stream = stream;
     this.name = document.getElementById("node-name");
-    this.counts = document.getElementById("counts");
+    this.troubles = document.getElementById("troubles");
     this.connection = document.getElementById("connection");
     this.banner = document.getElementById("banner");
     this.lostAt = Date.now();
     stream.addEventListener("state", () => this.#connection());
-    stream.addEventListener("list", (event) => this.#numbers(event.detail));
+    listing.addEventListener("list", () => this.#status(listing.status));
     setInterval(() => this.#connection(), 500);
   }
 
-  #numbers({ status, studies }) {
+  /** What an administrator should know at every moment; nothing while all is well. */
+  #status(status) {
     write(this.name, status.ae_title);
     this.name.title = `triage-node ${status.version}`;
-    const count = (...states) => studies.filter((study) => states.includes(study.state)).length;
-    const jobs = status.jobs;
     const undelivered = Object.values(status.deliveries).reduce(
       (sum, states) => sum + (states.refused ?? 0) + (states["given up"] ?? 0),
       0,
     );
     const unreached = status.destinations.filter((destination) => destination.state === "not reached");
     const entries = [
-      ["waiting", count("waiting"), jobs.running ? `${jobs.running} being analysed now` : ""],
-      ["judged", count("judged"), ""],
-      ["not analysed", count("not_analysed"), ""],
-      ["being read", count("reading"), ""],
-      ["read", count("read"), ""],
-      ["not delivered", undelivered, "results that a destination refused or never took: see the study's page"],
-      ["not reached", unreached.length, unreached.map(({ name, since, words }) => `${name} since ${clock(since)}: ${words}`).join("\n")],
+      ["being analysed", status.jobs.running ?? 0, "", ""],
+      ["not delivered", undelivered, "results that a destination refused or never took: see the study's page", "bad"],
+      ["not reached", unreached.length, unreached.map(({ name, since, words }) => `${name} since ${clock(since)}: ${words}`).join("\n"), "bad"],
     ];
-    const shown = entries.filter(([word, number], index) => index < 3 || number > 0);
-    this.counts.replaceChildren(
-      ...shown.map(([word, number, title], index) =>
-        el("div", { title: title || null, class: word.startsWith("not ") && index > 2 ? "bad" : null },
-          el("dd", {}, String(number)), el("dt", {}, word)),
-      ),
-    );
+    this.troubles.replaceChildren(...entries.filter(([, number]) => number > 0).map(([word, number, title, kind]) =>
+      el("div", { title: title || null, class: kind || null }, el("dd", {}, String(number)), el("dt", {}, word))));
   }
 
   #connection() {

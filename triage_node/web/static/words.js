@@ -59,6 +59,7 @@ export const STATES = {
   not_analysed: "not analysed",
   reading: "being read",
   read: "read",
+  cancelled: "reading called off",
 };
 
 /** What people call a study: its accession number, or that it has none. */
@@ -70,9 +71,17 @@ export function studyAddress(uid) {
   return `/studies/${encodeURIComponent(uid)}`;
 }
 
-export function overviewAddress(uid, generation, width) {
-  const size = width ? `width=${width}&` : "";
-  return `${studyAddress(uid)}/overview.png?${size}generation=${generation}`;
+export function overviewAddress(uid, generation) {
+  return `${studyAddress(uid)}/overview.png?generation=${generation}`;
+}
+
+export function thumbnailAddress(uid, generation, width) {
+  return `${studyAddress(uid)}/overview.png?part=frontal&width=${width}&generation=${generation}`;
+}
+
+/** MEDIUM because nothing is known of it: neither a result nor an order says so. */
+export function isByDefault(study) {
+  return !isJudged(study) && !study.order_priority;
 }
 
 /** Whether the study's numbers are an answer of the method, and not the absence of one. */
@@ -85,12 +94,13 @@ export function probabilityWords(study) {
   return study.covid_probability === null ? "not provided" : study.covid_probability.toFixed(2);
 }
 
-/** Ground glass and consolidation as shares of the lesion. */
+/** Ground glass and consolidation as shares of the lesion; null where there is no lesion, or none was looked for. */
+export function mixShares(study) {
+  return study.consolidation_share === null ? null : [1 - study.consolidation_share, study.consolidation_share];
+}
+
 export function mixWords(study) {
-  if (!isJudged(study)) return ["–", ""];
-  if (study.consolidation_share === null) return ["no lesion", ""];
-  return [
-    `ground glass ${percent(1 - study.consolidation_share)}`,
-    `consolidation ${percent(study.consolidation_share)}`,
-  ];
+  const shares = mixShares(study);
+  if (shares === null) return isJudged(study) ? "no lesion" : "–";
+  return `ground glass ${percent(shares[0])}, consolidation ${percent(shares[1])}`;
 }

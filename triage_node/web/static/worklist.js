@@ -2,29 +2,30 @@
 
 import { Panel } from "./panel.js";
 import { Row } from "./row.js";
-import { el, nameOf, studyAddress, studyDate, write } from "./words.js";
+import { el, nameOf, studyAddress, write } from "./words.js";
 
 const SPARE_ROWS = 6; // above and below the screen
 const MOVE_MS = 600; // longer than the transition in page.css
 const HIGHLIGHT_MS = 4_000;
 const SPOKEN_AT_MOST = 3;
+const ORDER_KEPT = "order"; // for as long as the browser's tab is open
 
 export class Worklist {
-  constructor(stream) {
+  constructor(stream, listing, filters, claims) {
     this.stream = stream;
-    this.byUid = new Map(); // study instance UID -> study
+    this.listing = listing;
+    this.filters = filters;
+    this.claims = claims;
     this.order = []; // UIDs as they are shown
     this.indexes = new Map(); // UID -> index in `order`
     this.rows = new Map(); // UID -> Row on screen
     this.selected = decodeURIComponent(location.hash.slice(1)) || null;
-    this.triaged = true;
-    this.filter = "";
-    this.status = null;
-    for (const name of ["worklist", "grid", "scroll", "head", "rows", "empty", "order", "filter", "matches", "announcement"]) {
+    this.triaged = sessionStorage.getItem(ORDER_KEPT) !== "arrival";
+    for (const name of ["worklist", "grid", "scroll", "head", "rows", "empty", "matches", "announcement", "triaged", "arrival"]) {
       this[`$${name}`] = document.getElementById(name);
     }
     this.$rules = document.getElementById("rules-short");
-    this.panel = new Panel(document.getElementById("panel"));
+    this.panel = new Panel(document.getElementById("panel"), claims);
     this.$worklist.hidden = false;
     document.body.classList.add("whole-screen");
     this.$scroll.addEventListener("scroll", () => this.#later(), { passive: true });
@@ -32,41 +33,46 @@ export class Worklist {
     this.$rows.addEventListener("click", (event) => this.#clicked(event));
     this.$rows.addEventListener("dblclick", (event) => this.#clicked(event) && this.open());
     this.$rows.addEventListener("focusin", (event) => this.#focused(event));
-    this.$order.addEventListener("click", () => this.toggleOrder());
-    this.$filter.addEventListener("input", () => this.#search());
-    stream.addEventListener("list", (event) => this.#arrived(event.detail));
+    this.$triaged.addEventListener("click", () => this.setOrder(true));
+    this.$arrival.addEventListener("click", () => this.setOrder(false));
+    filters.addEventListener("filter", () => this.#filtered());
+    listing.addEventListener("list", (event) => this.#arrived(event.detail));
+    claims.who.addEventListener("known", () => this.#filtered());
     setInterval(() => this.#tick(), 1000);
+    this.#showOrder();
     this.#measure();
+  }
+
+  /** The study that the keys speak of. */
+  get study() {
+    return this.listing.byUid.get(this.selected) ?? null;
   }
 
   // ---- what came from the node
 
-  #arrived({ status, studies }) {
-    const before = this.byUid;
-    this.status = status;
-    this.byUid = new Map(studies.map((study) => [study.study_instance_uid, study]));
-    const first = before.size === 0;
-    const changed = first ? [] : studies.filter((study) => hasChanged(before.get(study.study_instance_uid), study));
+  #arrived({ changes, first }) {
+    const { status, byUid } = this.listing;
+    this.filters.maximum_min = status.max_wait_min;
+    const worth = changes.filter(({ study, old }) => hasChanged(old, study));
     this.#arrange({ animate: !first });
-    if (this.selected === null || !this.byUid.has(this.selected)) this.select(this.order[0] ?? null, { look: false });
-    else this.panel.show(this.byUid.get(this.selected));
-    for (const study of changed) this.#highlight(study.study_instance_uid);
-    this.#announce(before, changed);
+    if (this.selected === null || !byUid.has(this.selected)) this.select(this.order[0] ?? null, { look: false });
+    else this.panel.show(this.study);
+    if (first) this.#reveal();
+    for (const { study } of worth) this.#highlight(study.study_instance_uid);
+    this.#announce(worth);
     write(this.$rules, `${status.strategy} · nobody waits over ${status.max_wait_min} min because of others`);
-    this.#emptiness();
   }
 
-  #announce(before, changed) {
-    if (changed.length === 0) return;
-    const sentences = changed.slice(0, SPOKEN_AT_MOST).map((study) => {
-      const old = before.get(study.study_instance_uid);
+  #announce(changes) {
+    if (changes.length === 0) return;
+    const sentences = changes.slice(0, SPOKEN_AT_MOST).map(({ study, old }) => {
       const name = `Study ${nameOf(study)}`;
-      if (old === undefined) return `${name} is new, at place ${study.rank}.`;
+      if (old === null) return `${name} is new, at place ${study.rank}.`;
       const what = old.state !== study.state ? ` is ${study.state.replace("_", " ")} and` : "";
       if (old.rank === study.rank) return `${name}${what} stays at place ${study.rank}.`;
       return `${name}${what} moved from ${old.rank} to ${study.rank}.`;
     });
-    if (changed.length > SPOKEN_AT_MOST) sentences.push(`${changed.length - SPOKEN_AT_MOST} more studies changed.`);
+    if (changes.length > SPOKEN_AT_MOST) sentences.push(`${changes.length - SPOKEN_AT_MOST} more studies changed.`);
     write(this.$announcement, sentences.join(" "));
   }
 
@@ -74,56 +80,64 @@ export class Worklist {
     this.$empty.hidden = this.order.length > 0;
     this.$grid.hidden = this.order.length === 0;
     if (this.order.length > 0) return;
-    const { host, port } = this.status.intake;
-    const lines = this.filter
-      ? [el("h2", {}, "No study matches the filter"), el("p", {}, "Press Esc in the filter to see all studies.")]
+    const { ae_title: title, intake: { host, port } } = this.listing.status;
+    const lines = this.filters.active
+      ? [el("h2", {}, "No study matches the filters"), el("p", {}, "Press ", el("kbd", {}, "x"), " to see all studies.")]
       : [
           el("h2", {}, "No study has arrived yet"),
-          el("p", {}, "Send a chest CT by C-STORE to ", el("code", {}, `${this.status.ae_title}@${host}:${port}`), "."),
-          el("p", {}, "With DCMTK: ", el("code", {}, `storescu -aec ${this.status.ae_title} +sd +r ${host} ${port} FOLDER`)),
+          el("p", {}, "Send a chest CT by C-STORE to ", el("code", {}, `${title}@${host}:${port}`), "."),
+          el("p", {}, "With DCMTK: ", el("code", {}, `storescu -aec ${title} +sd +r ${host} ${port} FOLDER`)),
           el("p", {}, "It will appear here by itself, and move to its place when it is judged."),
         ];
     this.$empty.replaceChildren(...lines);
   }
 
-  // ---- order, filter, selection
+  // ---- order, filters, selection
 
   #arrange({ animate }) {
-    const key = this.triaged ? "rank" : "arrival_rank";
-    this.order = [...this.byUid.values()]
-      .filter((study) => matches(study, this.filter))
-      .sort((a, b) => a[key] - b[key])
-      .map((study) => study.study_instance_uid);
+    const { byUid, order, arrival } = this.listing;
+    const all = this.triaged ? order : arrival;
+    this.order = this.filters.active ? all.filter((uid) => this.filters.shows(byUid.get(uid))) : all;
     this.indexes = new Map(this.order.map((uid, index) => [uid, index]));
+    this.filters.count(byUid.values());
     this.$grid.setAttribute("aria-rowcount", String(this.order.length + 1));
-    write(this.$matches, this.filter ? `${this.order.length} of ${this.byUid.size}` : "");
+    write(this.$matches, this.filters.active ? `${this.order.length.toLocaleString("en-GB")} of ${byUid.size.toLocaleString("en-GB")} shown` : "");
+    this.#emptiness();
     this.#draw({ animate });
   }
 
   toggleOrder() {
-    this.triaged = !this.triaged;
-    write(this.$order, this.triaged ? "Triaged order" : "Order of arrival");
-    this.$order.classList.toggle("other", !this.triaged);
-    write(this.$announcement, this.triaged ? "Triaged order." : "Order of arrival.");
+    this.setOrder(!this.triaged);
+  }
+
+  setOrder(triaged) {
+    this.triaged = triaged;
+    sessionStorage.setItem(ORDER_KEPT, triaged ? "triaged" : "arrival");
+    this.#showOrder();
+    write(this.$announcement, triaged ? "Triaged order." : "Order of arrival.");
+    if (!this.listing.ready) return;
     this.#arrange({ animate: true });
     this.#reveal();
   }
 
-  #search() {
-    this.filter = this.$filter.value.trim().toLowerCase();
+  #showOrder() {
+    this.$triaged.setAttribute("aria-pressed", String(this.triaged));
+    this.$arrival.setAttribute("aria-pressed", String(!this.triaged));
+    this.$worklist.classList.toggle("by-arrival", !this.triaged);
+  }
+
+  #filtered() {
+    if (!this.listing.ready) return;
     this.#arrange({ animate: false });
-    if (this.status) this.#emptiness();
+    if (!this.indexes.has(this.selected)) this.select(this.order[0] ?? null, { look: false });
+    else this.panel.show(this.study);
+    this.#reveal();
   }
 
-  focusFilter() {
-    this.$filter.focus();
-    this.$filter.select();
-  }
-
-  clearFilter() {
-    this.$filter.value = "";
-    this.#search();
-    this.select(this.selected, { focus: true });
+  /** Out of the filter's field, back to the list. */
+  leaveFilter() {
+    if (this.selected !== null) this.select(this.selected, { focus: true });
+    else this.$scroll.focus();
   }
 
   select(uid, { focus = false, look = true } = {}) {
@@ -137,7 +151,7 @@ export class Worklist {
       this.#mark(row);
       if (focus) row.element.focus({ preventScroll: true });
     }
-    this.panel.show(uid === null ? null : this.byUid.get(uid) ?? null);
+    this.panel.show(this.study);
   }
 
   /** Move the selection by `step` rows, or to an end with an infinite one. */
@@ -212,7 +226,7 @@ export class Worklist {
   }
 
   #place(uid, index, animate) {
-    const study = this.byUid.get(uid);
+    const study = this.listing.byUid.get(uid);
     let row = this.rows.get(uid);
     if (row === undefined) {
       row = new Row(uid);
@@ -225,8 +239,8 @@ export class Worklist {
       this.#put(row, index);
     }
     row.element.setAttribute("aria-rowindex", String(index + 2));
-    row.update(study, this.triaged ? study.rank : study.arrival_rank);
-    row.tick(this.stream.now(), this.status.max_wait_min);
+    row.update(study, this.triaged ? study.rank : study.arrival_rank, this.claims.who.name);
+    row.tick(this.stream.now(), this.listing.status.max_wait_min);
     this.#mark(row);
   }
 
@@ -264,22 +278,13 @@ export class Worklist {
   }
 
   #tick() {
-    if (this.status === null || document.hidden) return;
-    for (const row of this.rows.values()) row.tick(this.stream.now(), this.status.max_wait_min);
+    if (!this.listing.ready || document.hidden) return;
+    for (const row of this.rows.values()) row.tick(this.stream.now(), this.listing.status.max_wait_min);
   }
 }
 
 /** A study that is new or was judged anew, or moved by more than the one place that another's passing makes. */
 function hasChanged(old, study) {
-  if (old === undefined) return true;
+  if (old === null) return true;
   return old.state !== study.state || old.generation !== study.generation || Math.abs(old.rank - study.rank) > 1;
-}
-
-function matches(study, filter) {
-  if (filter === "") return true;
-  const text = [
-    study.accession_number, study.description, study.study_date, studyDate(study.study_date), study.study_instance_uid,
-    study.reading_priority, study.state.replace("_", " "), study.ct_grade ?? "", ...study.reasons,
-  ].join("\n").toLowerCase();
-  return filter.split(/\s+/).every((word) => text.includes(word));
 }
