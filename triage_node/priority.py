@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from triage_node.study import OperatingPoint
 
 _IN_THE_QUEUE = (StudyState.WAITING, StudyState.JUDGED, StudyState.NOT_ANALYSED)
+_HAS_FINDINGS = (StudyState.JUDGED, StudyState.READING, StudyState.READ, StudyState.CANCELLED)
 _STEPS = {level: step for step, level in enumerate(ReadingPriority)}
 # The level that an order asks for at least. ROUTINE and LOW ask for no hurry (PS3.3 table C.30.2-1: LOW is routine).
 _ORDERED = {
@@ -63,7 +64,8 @@ class Standing:
 
     facts: Facts
     level: ReadingPriority
-    why_level: str  # the thresholds or the order that gave it; empty where nothing is known
+    numbers: str  # what decides, in a few words
+    findings: tuple[str, ...]  # the same in detail, with what gave the level; empty where nothing was judged
     arrival: tuple[float, str]  # sorts by arrival; studies of the same instant by UID
     urgency: tuple[int, float, float, str]  # sorts by level, then by index, then by arrival
 
@@ -173,7 +175,8 @@ def standing(facts: Facts, settings: WorklistSection) -> Standing:
     return Standing(
         facts=facts,
         level=reached,
-        why_level=why,
+        numbers=_numbers(facts),
+        findings=_findings(facts, reached, why),
         arrival=arrival,
         urgency=(_STEPS[reached], -urgency(facts, settings), *arrival),
     )
@@ -289,21 +292,22 @@ def percent(fraction: float) -> str:
 
 
 def _explanation(turn: Turn, settings: WorklistSection, now: float) -> str:
-    facts, moved = turn.standing.facts, f"moved from {turn.arrival_rank} to {turn.rank}"
+    facts, numbers = turn.standing.facts, turn.standing.numbers
     if facts.state is StudyState.READING:
-        return f"is being read, so it stands above the queue: {_numbers(facts)}"
+        return f"is being read, so it stands above the queue: {numbers}"
     if facts.state is StudyState.READ:
-        return f"has been read, so it stands below the queue: {_numbers(facts)}"
+        return f"has been read, so it stands below the queue: {numbers}"
     if facts.state is StudyState.CANCELLED:
-        return f"its reading was called off, so it stands below the queue: {_numbers(facts)}"
+        return f"its reading was called off, so it stands below the queue: {numbers}"
     why = []
     if facts.order_priority in (OrderPriority.STAT, OrderPriority.HIGH):
         why.append(f"ordered {facts.order_priority}")
     if facts.state is StudyState.JUDGED and turn.at_last_place:
         why.append(_held(facts, settings, now))
-    why.append(_numbers(facts))
+    why.append(numbers)
     if turn.rank == turn.arrival_rank:
         return f"stands as it came: {', '.join(why)}"
+    moved = f"moved from {turn.arrival_rank} to {turn.rank}"
     if turn.overtaken_by:
         why.append(f"{turn.overtaken_by} that came later read before it")
     if turn.rank > turn.arrival_rank:
@@ -330,30 +334,40 @@ def _held(facts: Facts, settings: WorklistSection, now: float) -> str:
     return f"has waited longer than {limit}" if overdue(facts, settings, now) else f"else it would wait over {limit}"
 
 
-def _reasons(turn: Turn, settings: WorklistSection, now: float) -> tuple[str, ...]:
-    facts, rank, arrival_rank = turn.standing.facts, turn.rank, turn.arrival_rank
-    ordered = [f"ordered {facts.order_priority}"] if facts.order_priority else []
-    in_queue = facts.state in _IN_THE_QUEUE
-    moved = [f"moved from {arrival_rank} to {rank}"] if in_queue and rank != arrival_rank else []
-    if not in_queue and facts.affected_fraction is None:
-        return (f"not analysed: {facts.words}" if facts.words else "not judged", *ordered, f"state: {facts.state}")
-    if facts.state is not StudyState.JUDGED and in_queue:
-        known = "not judged yet" if facts.state is StudyState.WAITING else f"not analysed: {facts.words}"
-        overtaken = [f"{turn.overtaken_by} that came later read before it"] if turn.overtaken_by else []
-        if moved:
-            return (known, *ordered, *overtaken, *moved)
-        by_arrival = "keeps its place by arrival"
-        return (f"{known}: {by_arrival}", *ordered) if not facts.words else (known, *ordered, by_arrival)
-    reasons = []
+def _findings(facts: Facts, reached: ReadingPriority, why: str) -> tuple[str, ...]:
+    if facts.state not in _HAS_FINDINGS or (facts.affected_fraction is None and facts.state is not StudyState.JUDGED):
+        return ()
+    found = []
     for side, fraction in (("right", facts.affected_fraction_right), ("left", facts.affected_fraction_left)):
-        share = None if fraction is None else percent(fraction)
-        reasons.append(f"no {side} lung found" if share is None else f"{share} of the {side} lung affected")
+        found.append(
+            f"no {side} lung found" if fraction is None else f"{percent(fraction)} of the {side} lung affected"
+        )
     if facts.covid_probability is not None:
-        reasons.append(f"P(COVID-19) {facts.covid_probability:.2f}")
-    if turn.standing.why_level:
-        reasons.append(f"{turn.standing.level}: {turn.standing.why_level}")
-    if ordered and turn.standing.why_level != ordered[0]:
-        reasons += ordered
-    if facts.state is StudyState.JUDGED and (turn.at_last_place or overdue(facts, settings, now)):
-        reasons.append(_held(facts, settings, now))
-    return (*reasons, *moved) if in_queue else (*reasons, f"state: {facts.state}")
+        found.append(f"P(COVID-19) {facts.covid_probability:.2f}")
+    if why:
+        found.append(f"{reached}: {why}")
+    if facts.order_priority and why != f"ordered {facts.order_priority}":
+        found.append(f"ordered {facts.order_priority}")
+    return tuple(found)
+
+
+def _reasons(turn: Turn, settings: WorklistSection, now: float) -> tuple[str, ...]:
+    facts, findings = turn.standing.facts, turn.standing.findings
+    if not findings:
+        findings = ("not judged yet" if facts.state is StudyState.WAITING else "not judged",)
+        if facts.words:
+            findings = (f"not analysed: {facts.words}",)
+        if facts.order_priority:
+            findings += (f"ordered {facts.order_priority}",)
+    if facts.state not in _IN_THE_QUEUE:
+        return (*findings, f"state: {facts.state}")
+    if facts.state is not StudyState.JUDGED:
+        if turn.overtaken_by:
+            findings += (f"{turn.overtaken_by} that came later read before it",)
+        if turn.rank == turn.arrival_rank:
+            return (*findings, "keeps its place by arrival")
+    elif turn.at_last_place or overdue(facts, settings, now):
+        findings += (_held(facts, settings, now),)
+    if turn.rank == turn.arrival_rank:
+        return findings
+    return (*findings, f"moved from {turn.arrival_rank} to {turn.rank}")

@@ -32,22 +32,25 @@ def arranged(urgency_ranks: Sequence[int], last_places: Sequence[float]) -> list
     """
     count = len(urgency_ranks)
     by_rank = dict(zip(urgency_ranks, range(count), strict=True))
-    may_stand: list[list[int]] = [[] for _ in range(count + 1)]  # by last place; what is late already at 0
+    free: list[int] = []  # ranks of those that may stand last, of which there are many: a stack, least urgent on top
+    bound: dict[int, list[int]] = {}  # by last place, the negative ranks of those that may stand there
     for number, last in enumerate(last_places):
-        may_stand[int(min(max(last, 0), count))].append(number)
-    placed = [False] * count
+        if last >= count:
+            free.append(urgency_ranks[number])
+        elif last >= 1:
+            bound.setdefault(int(last), []).append(-urgency_ranks[number])
+    free.sort()
     order = [0] * count
-    eligible: list[int] = []  # negative ranks: a heap has its least on top
+    placed = [False] * count
+    eligible: list[int] = []  # a heap of negative ranks, least urgent on top
     latest = count - 1
     for place in range(count, 0, -1):
-        newly = [-urgency_ranks[number] for number in may_stand[place] if not placed[number]]
-        if eligible:
-            for rank in newly:
+        for rank in bound.get(place, ()):
+            if not placed[by_rank[-rank]]:
                 heapq.heappush(eligible, rank)
-        else:
-            heapq.heapify(newly)
-            eligible = newly
-        if eligible:
+        if free and (not eligible or free[-1] > -eligible[0]):
+            chosen = by_rank[free.pop()]
+        elif eligible:
             chosen = by_rank[-heapq.heappop(eligible)]
         else:  # all that are left ought to stand further forward: whoever came last gives way
             while placed[latest]:
