@@ -13,14 +13,26 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLSLossless
 
 from tests import builders
 from tests.builders import Raw
-from tests.unit.results_cases import MODEL, MULTI_FRAME, SHEARED, SINGLE_FRAME, Case, errors_of, judge, run, written
-from triage_node import phantom, results, volume
+from tests.unit.results_cases import (
+    MODEL,
+    MULTI_FRAME,
+    SETTINGS,
+    SHEARED,
+    SINGLE_FRAME,
+    Case,
+    errors_of,
+    judge,
+    run,
+    written,
+)
+from triage_node import phantom, results, severity, volume
 from triage_node.config import AnalysisSection
 from triage_node.errors import Refused
 from triage_node.phantom import PhantomSpec
@@ -50,6 +62,7 @@ class Source:
     is_a_grid: bool = True  # as dcmqi knows one: equal steps along the normal
     simpleitk_reads: bool = True  # with its geometry: not JPEG-LS, nor frames in any order or in several files
     name: str | None = None  # the patient's, as it must come out
+    too_long: tuple[str, ...] = ()  # identifiers as they came: dciodvfy's only error, in every object
     is_kept: bool = True  # dcentvfy can compare with the source: no other character set, nothing mended or deflated
 
     def build(self, folder: Path) -> Built:
@@ -63,12 +76,13 @@ class Source:
             return (builders.enhanced_ct if self.multi_frame else builders.ct_series)(folder, **self.keywords)
 
 
-def headers(**attributes: Any) -> Source:
+def headers(*, too_long: tuple[str, ...] = (), **attributes: Any) -> Source:
     """A series whose files all have these attributes; None leaves one out."""
     wanted = attributes.get("PatientName")
     name = wanted if isinstance(wanted, str) and wanted else None
-    same = (name is None or name.isascii()) and not any(isinstance(v, Raw) for v in attributes.values())
-    return Source(keywords={"attributes": attributes}, name=name, is_kept=same)
+    mended = {keyword for keyword, value in attributes.items() if isinstance(value, Raw)} - set(too_long)
+    same = (name is None or name.isascii()) and not mended
+    return Source(keywords={"attributes": attributes}, name=name, is_kept=same, too_long=too_long)
 
 
 SOURCES: dict[str, Source] = {
@@ -117,6 +131,11 @@ SOURCES: dict[str, Source] = {
         StudyDate=Raw(value=b"01.04.20"),
     ),
     "a description that is too long": headers(StudyDescription=Raw(value=b"x" * 120)),
+    # An archive files by these: cut to what the standard allows they could be another patient's or another study's
+    "identifiers that are too long": headers(
+        PatientID=Raw(value=b"p" * 80), AccessionNumber=Raw(value=b"a" * 40), StudyID=Raw(value=b"s" * 30),
+        too_long=("AccessionNumber", "PatientID", "StudyID"),
+    ),
     # ------------------------------------------------------------------ scripts and odd characters
     "Japanese, ISO 2022": headers(
         SpecificCharacterSet=["", "ISO 2022 IR 87"],
@@ -167,14 +186,15 @@ SOURCES: dict[str, Source] = {
 
 def judged(source: Source, folder: Path) -> Case:
     """Lungs as in every case, a lesion as a pattern that no flip, shift or swap of axes leaves as it is."""
-    case = judge(source.build(folder))
+    case = judge(source.build(folder))  # its lungs
     z, y, x = np.indices(case.volume.hounsfield.shape)
     lesions = (case.findings.lungs > 0) & ((x * 7 + y * 13 + z * 29) % 11 < 4) & (z % 5 > 0)
     consolidation = (x * 5 + y * 3 + z) % 7 < 3
     if source.habit is None and "slices" in source.keywords and source.keywords["slices"] > 100:
         lesions &= z % 7 == 0  # frames enough, and quicker
-    more = {"consolidation": consolidation} if source.classes else {}
-    return judge(case.built, lesions=lesions, **more)
+    findings = replace(case.findings, lesions=lesions, consolidation=consolidation if source.classes else None)
+    assessment = severity.assess(case.volume, findings, generation=1, settings=SETTINGS)
+    return replace(case, findings=findings, assessment=assessment)
 
 
 @pytest.mark.peers
@@ -185,7 +205,7 @@ def test_every_judge_takes_every_object(name: str, tmp_path: Path) -> None:
     paths = written(case, tmp_path / "made")
     assert set(paths) == {"lesions", "lungs", "report", "overview"}
     for path in paths.values():
-        assert errors_of(path) == []
+        _dciodvfy(path, source)
         _dcm2json(path, source.name)
     _dcentvfy(list(paths.values()), case.built.paths if source.is_kept else ())
     said = _dsrdump(paths["report"])
@@ -269,6 +289,19 @@ def test_every_judge_takes_the_report_of_a_single_slice(name: str, tmp_path: Pat
 
 
 # ------------------------------------------------------------------------------ the judges
+
+
+def _dciodvfy(path: Path, source: Source) -> None:
+    """No error but that an identifier is too long, where it is so in the source; it is kept to the letter."""
+    errors = errors_of(path)
+    assert len(errors) == len(source.too_long)
+    for keyword, error in zip(source.too_long, errors, strict=True):
+        value = source.keywords["attributes"][keyword].value.decode()
+        longest = 64 if keyword == "PatientID" else 16
+        assert error.startswith(f"Error - </{keyword}(")
+        assert error.endswith(f"<{value}> - Length invalid for this VR = <{len(value)}> - expected <= {longest}")
+        with warnings.catch_warnings(action="ignore"):  # that it is too long
+            assert pydicom.dcmread(path, specific_tags=[keyword])[keyword].value == value
 
 
 def _dcentvfy(paths: list[Path], source: Sequence[Path]) -> None:
