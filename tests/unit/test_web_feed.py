@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import filed, worklists
+from tests import worklists
 from tests.worklists import TWELVE, Case
 from triage_node import worklist
 from triage_node.config import Settings
@@ -68,7 +68,8 @@ def test_one_study_that_passes_others_is_all_that_has_moved(order: list[str], so
 
 
 def listing(journal: Journal, settings: Settings, now: float) -> changes.Listing:
-    return changes.listing(worklist.reading_list(journal, settings, now), workitems.claims(journal))
+    turns = worklist.reading_turns(journal, settings, now)
+    return changes.listing(turns, workitems.claims(journal), settings.worklist, now)
 
 
 def test_a_result_is_one_changed_study_and_few_moves_whatever_it_passes(journal: Journal, settings: Settings) -> None:
@@ -258,24 +259,21 @@ def test_waiting_times_that_pass_the_maximum_change_the_list_without_an_event(
     asyncio.run(story())
 
 
-def test_ten_thousand_studies_change_by_what_has_changed(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "many", "test")
+def test_what_is_told_of_a_study_is_made_again_only_when_it_changes(journal: Journal, settings: Settings) -> None:
     now = time.time()
-    settings = Settings(folder=journal.state_dir)
-    item = worklist.reading_list(_one(journal, now), settings, now)[0]
-    items = [
-        replace(item, rank=n, arrival_rank=n, study_instance_uid=f"1.2.{n}", reasons=(f"moved from {n + 1} to {n}",))
-        for n in range(1, 10_001)
-    ]
-    old = changes.listing(items, {})
-    first = replace(items.pop(), reasons=("moved from 10000 to 1",))
-    items = [replace(one, rank=n, reasons=(f"moved from {n} to {n + 1}",)) for n, one in enumerate([first, *items], 1)]
-    change = changes.between(old, changes.listing(items, {}))
-    assert (change.changed, change.gone) == ([], [])
-    assert change.moved == [("1.2.10000", 0)]
-    journal.close()
-
-
-def _one(journal: Journal, now: float) -> Journal:
-    filed.queued(journal, "1.2.0", now=now)
-    return journal
+    worklists.crowd(journal, 3000, now - 500)
+    old = listing(journal, settings, now)
+    worklists.judge_next(journal, {TWELVE[-2].study: replace(TWELVE[-2], right=0.99, left=0.99)}, now)
+    turns = worklist.reading_turns(journal, settings, now)
+    new = changes.listing(turns, workitems.claims(journal), settings.worklist, now, old)
+    assert [uid for uid, row in new.rows.items() if row is not old.rows[uid]] == [TWELVE[-2].study]
+    assert new.rows == listing(journal, settings, now).rows
+    change = changes.between(old, new)
+    assert (len(change.changed), change.gone, change.moved_by_arrival) == (1, [], [])
+    assert (TWELVE[-2].study, 0) in change.moved
+    assert len(change.moved) < 10
+    later = now + 60 * settings.worklist.max_wait_min
+    assert (
+        changes.listing(turns, {}, settings.worklist, later, new).rows
+        == changes.listing(turns, {}, settings.worklist, later).rows
+    )

@@ -12,12 +12,16 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from triage_node.worklist import WorklistItem, iso
+from triage_node import worklist
+from triage_node.journal.views import StudyRow
+from triage_node.worklist import WorklistItem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from triage_node.config import WorklistSection
     from triage_node.journal.workitems import Claim
+    from triage_node.priority import Turn
 
 Row = tuple[object, ...]  # the values of FIELDS, ready for JSON
 
@@ -33,6 +37,9 @@ _OF_OTHERS = re.compile(
 _AT_THE_END = ": keeps its place by arrival"
 
 
+Entry = tuple[StudyRow, "Claim | None", bool, bool, Row]  # on what a row depends, and the row
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Listing:
     """The list at one moment."""
@@ -40,6 +47,8 @@ class Listing:
     rows: dict[str, Row]  # Study Instance UID -> what is told of the study
     order: list[str]  # UIDs in reading order
     arrival: list[str]  # and without triage
+    turns: dict[str, tuple[StudyRow, Turn]]
+    entries: dict[str, Entry]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,23 +74,51 @@ class Change:
 _WORTH_A_LIST = 4000
 
 
-def listing(items: Sequence[WorklistItem], claims: Mapping[str, Claim]) -> Listing:
-    """What is told of `items`, which are in reading order, and of who reads them."""
-    rows = {item.study_instance_uid: _row(item, claims.get(item.study_instance_uid)) for item in items}
-    by_arrival = sorted(items, key=lambda item: item.arrival_rank)
-    return Listing(rows=rows, order=list(rows), arrival=[item.study_instance_uid for item in by_arrival])
+def listing(
+    turns: Sequence[tuple[StudyRow, Turn]],
+    claims: Mapping[str, Claim],
+    rules: WorklistSection,
+    now: float,
+    before: Listing | None = None,
+) -> Listing:
+    """What is told of studies in reading order, and of who reads them; what has not changed is taken from `before`."""
+    known = {} if before is None else before.entries
+    late_from = now - rules.max_wait_min * 60
+    entries: dict[str, Entry] = {}
+    for row, turn in turns:
+        uid = row.study_instance_uid
+        claim, is_late = claims.get(uid), row.arrived_at <= late_from
+        entry = known.get(uid)
+        if (
+            entry is None
+            or entry[0] is not row
+            or entry[1] != claim
+            or entry[2] != turn.at_last_place
+            or entry[3] != is_late
+        ):
+            told = _row(worklist.item(row, turn, rules, now), claim)
+            entry = (row, claim, turn.at_last_place, is_late, told)
+        entries[uid] = entry
+    by_arrival = sorted(turns, key=lambda one: one[1].arrival_rank)
+    return Listing(
+        rows={uid: entry[4] for uid, entry in entries.items()},
+        order=list(entries),
+        arrival=[row.study_instance_uid for row, _ in by_arrival],
+        turns={row.study_instance_uid: (row, turn) for row, turn in turns},
+        entries=entries,
+    )
 
 
 def _row(item: WorklistItem, claim: Claim | None) -> Row:
     reasons = tuple(reason.removesuffix(_AT_THE_END) for reason in item.reasons if not _OF_OTHERS.fullmatch(reason))
-    by = (None, None) if claim is None else (claim.performer, iso(claim.since))
+    by = (None, None) if claim is None else (claim.performer, worklist.iso(claim.since))
     return (*_plain(item), reasons, *by)
 
 
 def between(old: Listing, new: Listing) -> Change:
     """What leads from `old` to `new`."""
     return Change(
-        changed=[row for uid, row in new.rows.items() if old.rows.get(uid) != row],
+        changed=[row for uid, row in new.rows.items() if (told := old.rows.get(uid)) is not row and told != row],
         gone=[uid for uid in old.order if uid not in new.rows],
         moved=moves(old.order, new.order),
         moved_by_arrival=moves(old.arrival, new.arrival),

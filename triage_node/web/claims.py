@@ -51,15 +51,16 @@ class Claims:
     def next(self, request: Request) -> Response:
         """Claim the first study in reading order that nobody reads -> {"study_instance_uid": UID}."""
         by, now = request.user.name, time.time()
-        for item in worklist.reading_list(self._journal, self._settings, now):
-            if item.state not in _UNCLAIMED:
+        for row, _ in worklist.reading_turns(self._journal, self._settings, now):
+            uid = row.study_instance_uid
+            if row.state not in _UNCLAIMED:
                 continue
             try:
-                workitems.claim(self._journal, item.study_instance_uid, by, now)
+                workitems.claim(self._journal, uid, by, now)
             except ReadingRefused:
                 continue  # somebody was faster: the next one
-            _log("study claimed", item.study_instance_uid, by)
-            return JSONResponse({"study_instance_uid": item.study_instance_uid})
+            _log("study claimed", uid, by)
+            return JSONResponse({"study_instance_uid": uid})
         return JSONResponse({"error": "every study on the list is being read or has been read"}, 404)
 
     async def claim(self, request: Request) -> Response:

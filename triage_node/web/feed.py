@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 POLL_S = 0.25
 # Waiting times pass the configured maximum without any event in the journal.
 REFRESH_S = 10.0
-# Computing a long list takes at most this share of the time, the desk has other work.
-_LARGEST_LOAD = 0.2
+# Computing a long list takes at most this share of the time, the desk has other work; but nobody waits longer for it.
+_LARGEST_LOAD = 0.3
+_LONGEST_PAUSE_S = 0.7
 _PAUSE_IN_TROUBLE_S = 1.0
 # The node's own numbers are counted over whole tables.
 _STATUS_S = 2.0
@@ -62,7 +63,6 @@ class Feed:
         self._refresh_s = refresh_s
         self._run_id = secrets.token_hex(4)  # numbers of another run mean nothing
         self._listing: changes.Listing | None = None
-        self._items: dict[str, worklist.WorklistItem] = {}
         self._status: dict[str, object] = {}
         self._status_at = -_STATUS_S
         self._told: deque[Message] = deque(maxlen=_KEPT)
@@ -95,7 +95,8 @@ class Feed:
 
     def item(self, study: str) -> worklist.WorklistItem | None:
         """The study as it stood when the list was read last; None where nobody looks, or it is unknown."""
-        return self._items.get(study) if self._listeners else None
+        found = self._listing.turns.get(study) if self._listeners and self._listing else None
+        return None if found is None else worklist.item(*found, self._settings.worklist, time.time())
 
     def name_of(self, message: Message) -> str:
         """What a page says it has heard when it comes back."""
@@ -159,16 +160,16 @@ class Feed:
             self._publish("trouble", {"words": f"the journal cannot be read: {error}"})
             return _PAUSE_IN_TROUBLE_S
         took_s = time.monotonic() - started_at
-        return max(self._poll_s, took_s / _LARGEST_LOAD - took_s)
+        return max(self._poll_s, min(took_s / _LARGEST_LOAD - took_s, _LONGEST_PAUSE_S))
 
     def _read(self, at: float) -> tuple[changes.Listing, dict[str, object]]:
         self._at = time.time()
         status = self._status
         if at - self._status_at >= _STATUS_S:
             status, self._status_at = node_facts(self._journal, self._settings), at
-        items = worklist.reading_list(self._journal, self._settings, self._at)
-        self._items = {item.study_instance_uid: item for item in items}
-        return changes.listing(items, workitems.claims(self._journal)), status
+        turns = worklist.reading_turns(self._journal, self._settings, self._at)
+        claims = workitems.claims(self._journal)
+        return changes.listing(turns, claims, self._settings.worklist, self._at, self._listing), status
 
     async def _tell(self, status: dict[str, object], listing: changes.Listing) -> None:
         old = self._listing

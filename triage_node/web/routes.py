@@ -130,8 +130,10 @@ class _Routes:
         uid = request.path_params["uid"]
         item = self.feed.item(uid)
         if item is None:  # no page is open: looked for anew
-            items = worklist.reading_list(self._journal, self._settings, time.time())
-            item = next((one for one in items if one.study_instance_uid == uid), None)
+            now, rules = time.time(), self._settings.worklist
+            turns = worklist.reading_turns(self._journal, self._settings, now)
+            found = next((one for one in turns if one[0].study_instance_uid == uid), None)
+            item = None if found is None else worklist.item(*found, rules, now)
         return _json({"error": f"no study {uid} is known to this node"}, 404) if item is None else _json(asdict(item))
 
     def status(self, request: Request) -> Response:
