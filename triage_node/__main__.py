@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from triage_node import __version__, config, logbook, terminal, worklist
-from triage_node.commands import marking
+from triage_node.commands import access, marking
 from triage_node.commands.options import DEFAULT_CONFIG, ConfigOption, JsonOption, journal_of, settings_of
 from triage_node.errors import ConfigurationError, StateInUse, TriageError
 from triage_node.journal import outbox
@@ -36,9 +36,10 @@ app = typer.Typer(
 @app.command()
 def serve(config_path: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the node in the foreground until SIGTERM or Ctrl-C."""
-    from triage_node import node
+    from triage_node import node, tls
 
     settings = config.load(config_path)
+    tls.pair(settings)  # which says what is wrong with certificate and key before anything starts
     lock = node.StateLock(settings.state_dir)
     logbook.configure("node", settings.state_dir, settings.log)
     raise typer.Exit(node.serve(settings, config_path.resolve(), lock))
@@ -141,11 +142,13 @@ def study(
     config_path: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
 ) -> None:
-    """Print all that is known of a study: evidence, refusals, measurements, delivery ledger."""
+    """Print all that is known of a study: evidence, refusals, measurements, delivery ledger, who looked at it."""
     settings = settings_of(config_path, "study")
-    report = worklist.study_report(journal_of(settings), uid)
+    journal = journal_of(settings)
+    report = worklist.study_report(journal, uid)
     if report is None:
         raise TriageError(f"no study {uid} in {settings.state_dir}")
+    report["audit"] = access.looks_at(journal, settings, uid)
     if json:
         terminal.print_json(report)
     else:
@@ -247,11 +250,14 @@ def echo(config_path: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -
 @app.command("check-config")
 def check_config(config_path: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Validate the configuration and print it with all defaults."""
-    from triage_node import inference, operating
+    from triage_node import inference, operating, tls
 
     settings = config.load(config_path)
     if operating.overrides(worklist=settings.worklist):  # only they can contradict the model's card
         operating.check(inference.load(settings.analysis).model, worklist=settings.worklist)
+    pair = tls.pair(settings)
+    for warning in pair.warnings(tls.now()) if pair else ():
+        typer.echo(f"warning: {warning}", err=True)
     if json:
         terminal.print_json(settings.model_dump(mode="json"))
     else:
@@ -270,6 +276,7 @@ def conformance(json: JsonOption = False) -> None:
 
 
 marking.add(app)
+access.add(app)
 
 
 @app.command(hidden=True)

@@ -7,8 +7,10 @@ instance, the log alone has it: nobody is kept from a study by that.
 
 from __future__ import annotations
 
+import getpass
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -76,6 +78,30 @@ class Entry:
     address: str = ""
     study: str | None = None
     words: str = ""
+
+
+def on_this_machine(journal: Journal, event: AuditEvent, words: str, now: float, *, study: str | None = None) -> None:
+    """Write that somebody looked by a command of this machine, under his name there."""
+    record(journal, Entry(event=event, user=getpass.getuser(), study=study, words=words), now)
+
+
+def listing(rows: list[audit.AuditRow]) -> list[dict[str, object]]:
+    """Entries ready for JSON; `code` and `type_code` are those of the scheme DCM."""
+    codes = {str(meaning): code for meaning, code in CODES.items()}
+    return [
+        {
+            **asdict(row),
+            "at": datetime.fromtimestamp(row.at, UTC).isoformat(timespec="milliseconds"),
+            "code": codes.get(row.event),
+            "type_code": codes.get(row.kind),
+        }
+        for row in rows
+    ]
+
+
+def of_study(journal: Journal, study_instance_uid: str) -> list[dict[str, object]]:
+    """Who looked at a study, oldest first, ready for JSON."""
+    return listing(audit.rows(journal, study=study_instance_uid))
 
 
 def record(journal: Journal, entry: Entry, now: float) -> None:

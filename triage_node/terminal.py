@@ -214,7 +214,10 @@ def study(report: dict[str, Any]) -> Group:
         parts += [Text(), _ledger(report["objects"])]
     if report["messages"]:
         parts += [Text(), _messages(report["messages"])]
-    parts += [Text(), _events(report["events"]), Text(str(report["notice"]), style="bold")]
+    parts += [Text(), _events(report["events"])]
+    if report.get("audit"):
+        parts += [Text(), audit("Who looked at it", report["audit"])]
+    parts.append(Text(str(report["notice"]), style="bold"))
     return Group(*parts)
 
 
@@ -337,6 +340,21 @@ def _events(events: list[dict[str, Any]]) -> Table:
             if value not in (None, [], "") and key != "words"
         )
         table.add_row(str(entry["at"])[11:19], entry["process"], entry["event"], Text(detail, style="dim"))
+    return table
+
+
+def audit(title: str, entries: list[dict[str, Any]]) -> Table:
+    """Entries of the audit, oldest first."""
+    table = _table(title)
+    for name in ("time (UTC)", "user", "from", "event"):
+        table.add_column(name, no_wrap=True)
+    for name in ("study", "words"):
+        table.add_column(name, overflow="fold")
+    for entry in entries:
+        event = " ".join(part for part in (entry["event"], entry["kind"], "FAILED" if entry["outcome"] else "") if part)
+        who = f"{entry['user_name']} ({entry['role']})" if entry["role"] else entry["user_name"]
+        at, study = str(entry["at"])[:19].replace("T", " "), entry["study_instance_uid"] or ""
+        table.add_row(at, plain(who), entry["address"] or "this machine", event, study, plain(entry["words"]))
     return table
 
 

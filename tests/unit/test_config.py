@@ -53,6 +53,9 @@ port = 8080
 """
 DESTINATION = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 11113}
 
+HASH = f"$argon2id$v=19$m=65536,t=3,p=4${'A' * 22}${'A' * 43}"
+USER = f'[[web.users]]\nname = "a"\npassword_hash = "{HASH}"\n'
+
 
 def parsed(text: str, folder: Path = Path("/etc/triage")) -> config.Settings:
     return config.parse(text, folder=folder, name="node.toml")
@@ -88,6 +91,7 @@ def test_the_complete_file_says_every_key_with_its_default() -> None:
     assert defaults.pop("destinations") == []
     assert defaults.pop("hl7") == []
     assert defaults["web"].pop("users") == []
+    assert defaults["ups"].pop("subscribers") == []
     assert table == defaults
     assert same_types(table, defaults)
     assert config.load(COMPLETE_FILE).destinations == ()
@@ -127,10 +131,31 @@ def test_the_example_of_a_destination_in_the_complete_file_has_every_key_and_loa
 
 def test_the_example_of_a_ris_in_the_complete_file_has_every_key_and_loads() -> None:
     text = COMPLETE_FILE.read_text()
-    example = re.sub(r"^# ?", "", text[text.index("# [[hl7]]") : text.index("\n[web]")], flags=re.MULTILINE)
+    example = re.sub(r"^# ?", "", text[text.index("# [[hl7]]") : text.index("\n[ups]")], flags=re.MULTILINE)
     whole = config.Hl7Section(name="ris", host="127.0.0.1", port=2575).model_dump(mode="json")
     assert tomllib.loads(example) == {"hl7": [whole]}
     assert parsed(example).destination_names == ("ris",)
+
+
+def test_the_example_of_a_subscriber_has_every_key_and_loads() -> None:
+    text = COMPLETE_FILE.read_text()
+    example = re.sub(
+        r"^# ?",
+        "",
+        text[text.index("# [[ups.subscribers]]") : text.index("\n[web]")],
+        flags=re.MULTILINE,
+    )
+    whole = config.SubscriberSection(ae_title="VIEWER", host="127.0.0.1", port=11115).model_dump(mode="json")
+    assert tomllib.loads(example) == {"ups": {"subscribers": [whole]}}
+    assert parsed(example).ups.subscribers[0].ae_title == "VIEWER"
+
+
+def test_the_worklist_needs_a_port_and_its_subscribers_need_titles_of_their_own() -> None:
+    assert problems("[ups]\nenabled = true\nport = 11112") == [
+        "ups.port and intake.port are both 11112; each needs its own"
+    ]
+    viewer = '[[ups.subscribers]]\nae_title = "V"\nhost = "h"\nport = 1\n'
+    assert problems(viewer * 2) == ["ups: subscribers: the AE title 'V' is named 2 times"]
 
 
 def test_a_ris_and_an_archive_cannot_have_one_name() -> None:
@@ -159,12 +184,13 @@ def test_the_example_of_a_user_has_every_key_and_no_hash_that_anybody_could_use(
 def test_every_key_of_the_complete_file_is_described_above_it_and_in_the_code(name: str) -> None:
     text = COMPLETE_FILE.read_text()
     lists = {"destinations": "[[destinations]]", "hl7": "[[hl7]]", "users": "[[web.users]]"}
+    lists["subscribers"] = "[[ups.subscribers]]"
     if name in lists:
         text = re.sub(r"^# ?", "", text[text.index(f"# {lists[name]}") :], flags=re.MULTILINE)
     header = {**lists, "peers": "[[intake.peers]]"}.get(name, f"[{name}]")
     section = text[text.index(f"{header}\n") + len(header) :].split("\n[")[0].splitlines()
     for key, field in config.SECTIONS[name].model_fields.items():
-        if key in ("peers", "users"):  # sections of their own
+        if key in ("peers", "subscribers", "users"):  # sections of their own
             continue
         place = next(number for number, line in enumerate(section) if line.startswith((f"{key} = ", f"# {key} = ")))
         while re.match(r"(# )?[a-z_]+ = ", section[place]):  # two thresholds share a comment
@@ -254,6 +280,60 @@ WRONG = {
     "prefix that is none": ('[[intake.peers]]\naddress = "10.0.0.0/33"', "a network"),
     "no host": ('[intake]\nhost = ""', 'intake.host: found ""; allowed: a host name or an address, without spaces'),
     "page for everybody": ('[web]\nhost = "0.0.0.0"', "web: host '0.0.0.0' can be reached from elsewhere, and who"),
+    "page for everybody with users and without TLS": (
+        f'[web]\nhost = "0.0.0.0"\n{USER}',
+        "web: host '0.0.0.0' can be reached from elsewhere, and TLS (certificate and key), without which",
+    ),
+    "page for everybody with TLS and without users": (
+        '[web]\nhost = "::"\ncertificate = "a"\nkey = "b"',
+        "web: host '::' can be reached from elsewhere, and who may log in ([[web.users]], with a password_hash that",
+    ),
+    "certificate without key": ('[web]\ncertificate = "a"', "web: certificate is given without key: TLS needs both"),
+    "key without certificate": ('[web]\nkey = "a"', "web: key is given without certificate"),
+    "the same user twice": (f"{USER}{USER}", "web: the user 'a' is there 2 times"),
+    "a user without a name": (USER.replace('name = "a"\n', ""), "web.users[0].name: this key must be given"),
+    "a user without a password": (
+        '[[web.users]]\nname = "a"',
+        "web: no user has a password_hash, so nobody could log in",
+    ),
+    "a role that is none": (
+        f'{USER}role = "root"',
+        "web.users[0].role: found \"root\"; allowed: 'reader' or 'administrator'",
+    ),
+    "a password instead of its hash": (
+        '[[web.users]]\nname = "a"\npassword_hash = "my secret"',
+        "web.users[0].password_hash: found something else; allowed: the line that `triage-node hash-password` prints",
+    ),
+    "a key for the password itself": (
+        f'{USER}password = "my secret"',
+        "web.users[0].password: unknown key; allowed here: name, role, password_hash",
+    ),
+    "a hash of another kind": (
+        USER.replace("argon2id", "argon2i"),
+        "allowed: the line that `triage-node hash-password`",
+    ),
+    "a hash that is guessed quickly": (USER.replace("m=65536", "m=64"), "a hash that costs more to guess"),
+    "a hash that takes the machine": (USER.replace("m=65536", "m=9999999"), "a hash that this machine can compute"),
+    "a user with a colon": (USER.replace('"a"', '"a:b"'), 'web.users[0].name: found "a:b"; allowed: 1 to 64 printable'),
+    "every address as proxy": (
+        '[web]\nproxy_addresses = ["*"]',
+        "the address of the proxy alone: whoever asks from there",
+    ),
+    "the whole internet as proxy": ('[web]\nproxy_addresses = ["0.0.0.0/0"]', "the address of the proxy alone"),
+    "a proxy whose users are all refused": (
+        '[web]\nproxy_addresses = ["10.0.0.5"]',
+        "web: the proxy would name users and none is listed: list them by [[web.users]], or set proxy_unlisted",
+    ),
+    "a header that is used for something else": ('[web]\nproxy_header = "Host"', "a header that nothing else uses"),
+    "a name with a port": (
+        '[web]\nnames = ["a:80"]',
+        'web.names[0]: found "a:80"; allowed: a host name, an address or',
+    ),
+    "every name": ('[web]\nnames = ["*"]', 'web.names[0]: found "*"; allowed: a host name'),
+    "a session that lasts for ever": (
+        "[web]\nlongest_h = 1000",
+        "web.longest_h: found 1000; allowed: less than or equal",
+    ),
     "no state directory": ('[node]\nstate_dir = ""', 'node.state_dir: found ""; allowed: the path of a folder'),
     "sent again for ever": (
         '[[destinations]]\nname="a"\nae_title="A"\nhost="h"\nport=1\nresends=1000',
@@ -345,6 +425,34 @@ send = ["x", "y"]
 
 def test_the_port_of_a_page_that_is_not_served_disturbs_nobody() -> None:
     assert not parsed("[web]\nenabled = false\nport = 11112").web.enabled
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        f'certificate = "a"\nkey = "b"\n{USER}',
+        f'proxy_addresses = ["10.0.0.5"]\n{USER}',
+        'proxy_addresses = ["10.0.0.0/24"]\nproxy_unlisted = "reader"',
+        'proxy_addresses = ["10.0.0.5"]\n[[web.users]]\nname = "a"',
+        "enabled = false",
+    ],
+)
+def test_a_page_for_others_than_this_machine_needs_users_and_tls_or_a_proxy(keys: str) -> None:
+    settings = parsed(f'[web]\nhost = "0.0.0.0"\n{keys}')
+    assert not settings.web.loopback
+    assert not settings.web.enabled or not settings.web.open_to_this_machine
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.5.5.5", "::1", "localhost"])
+def test_on_loopback_nobody_has_to_log_in_unless_users_are_there(host: str) -> None:
+    assert parsed(f'[web]\nhost = "{host}"').web.open_to_this_machine
+    assert not parsed(f'[web]\nhost = "{host}"\n{USER}').web.open_to_this_machine
+
+
+def test_no_hash_is_shown_with_the_settings() -> None:
+    settings = parsed(USER)
+    assert settings.web.users[0].password_hash == HASH
+    assert "argon2" not in f"{settings!r} {settings} {settings.model_dump_json()}"
 
 
 def test_another_method_is_validated_too() -> None:

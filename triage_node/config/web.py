@@ -54,9 +54,17 @@ def _proxy(value: str) -> str:
 
 
 def _name(value: str) -> str:
-    if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9a-fA-F:.]+", value, re.ASCII):
+    if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", value, re.ASCII) and not _is_address(value):
         raise ValueError('a host name, an address or "*.domain", without port and scheme')
     return value
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
 
 
 class UserSection(Section):

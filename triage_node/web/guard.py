@@ -15,10 +15,9 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from triage_node import logbook
+from triage_node import logbook, tls
 from triage_node.errors import ConfigurationError
 from triage_node.journal import outbox
-from triage_node.web import tls
 from triage_node.web.access import Access
 from triage_node.web.gate import Gate
 from triage_node.web.login import LogIn

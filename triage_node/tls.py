@@ -1,4 +1,4 @@
-"""The page by TLS: certificate and key, what is wrong with them, and renewed ones without a restart.
+"""TLS for the page: certificate and key, what is wrong with them, and renewed ones without a restart.
 
 TLS 1.2 with forward secrecy and authenticated encryption alone, and 1.3 (BCP 195, RFC 9325 sections 3.1.1 and 4.2).
 No Strict-Transport-Security: it would hold for every port of this host, and beside the node other programs may be
@@ -66,7 +66,7 @@ def pair(settings: Settings) -> Pair | None:
     Raises ConfigurationError with what is wrong with which of the two files.
     """
     rules = settings.web
-    if not rules.certificate:
+    if not rules.enabled or not rules.certificate:
         return None
     certificate, key = (settings.folder / rules.certificate).resolve(), (settings.folder / rules.key).resolve()
     chain = _certificates(certificate)
