@@ -96,6 +96,7 @@ NOT_ATTEMPTED = _dcm("111225", "Not Attempted")
 COMMENT = _dcm("121106", "Comment")
 SERIES_INSTANCE_UID = _dcm("112002", "Series Instance UID")
 DEVICE = _dcm("121007", "Device")
+INTERPRETATION = _dcm("110005", "Interpretation")  # CID 9231: what a reading task asks for
 IMAGING_MEASUREMENT_REPORT = _dcm("126000", "Imaging Measurement Report")  # CID 7021
 DIAGNOSTIC_IMAGING_STUDY = Code("18748-4", "LN", "Diagnostic imaging study")  # CID 7000; the meaning is LOINC's
 CENTER = _dcm("111010", "Center")

@@ -1,7 +1,8 @@
 """SOP classes, roles and transfer syntaxes: one table for what is negotiated and for what is stated.
 
-The receiver accepts what `accepted` gives; who opens an association offers what `offer` gives; the statement prints the
-rows. Nothing else in the node names an abstract syntax with a transfer syntax.
+The receiver accepts what `accepted` gives, the worklist what `accepted_worklist` gives; who opens an association offers
+what `offer` gives; the statement prints the rows. Nothing else in the node names an abstract syntax with a transfer
+syntax.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Purpose(StrEnum):
     READ_BACK = "read-back of what was delivered"
     ECHO = "`triage-node echo`, probes of a destination"
     SEND = "`triage-node send`"
+    WORKLIST = "reading worklist"
+    SUBSCRIBERS = "reports to subscribers of the worklist"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,12 @@ COMPREHENSIVE_3D_SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88.34"
 SECONDARY_CAPTURE_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.7"
 STORAGE_COMMITMENT_PUSH_MODEL = "1.2.840.10008.1.20.1"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+UPS_PUSH = "1.2.840.10008.5.1.4.34.6.1"
+UPS_WATCH = "1.2.840.10008.5.1.4.34.6.2"
+UPS_PULL = "1.2.840.10008.5.1.4.34.6.3"
+UPS_EVENT = "1.2.840.10008.5.1.4.34.6.4"
+UPS_QUERY = "1.2.840.10008.5.1.4.34.6.5"
+MODALITY_WORKLIST_FIND = "1.2.840.10008.5.1.4.31"
 EVERY_STORAGE = "*"  # every storage SOP class that has no row of its own with this role and purpose
 
 _INTAKE: dict[str, Any] = {"role": Role.SCP, "opened_by": Opener.PEER, "purpose": Purpose.INTAKE}
@@ -186,6 +195,34 @@ SERVICES: tuple[Service, ...] = (
         purpose=Purpose.SEND,
         transfer_syntaxes=EVERY_SYNTAX,
     ),
+    *(
+        Service(
+            name=name,
+            sop_class_uid=uid,
+            role=Role.SCP,
+            opened_by=Opener.PEER,
+            purpose=Purpose.WORKLIST,
+            transfer_syntaxes=UNCOMPRESSED,
+            when="ups.enabled = true",
+        )
+        for name, uid in (
+            ("Verification", VERIFICATION),
+            ("Unified Procedure Step - Push", UPS_PUSH),
+            ("Unified Procedure Step - Watch", UPS_WATCH),
+            ("Unified Procedure Step - Pull", UPS_PULL),
+            ("Unified Procedure Step - Query", UPS_QUERY),
+            ("Modality Worklist Information Model - FIND", MODALITY_WORKLIST_FIND),
+        )
+    ),
+    Service(
+        name="Unified Procedure Step - Event",
+        sop_class_uid=UPS_EVENT,
+        role=Role.SCP,
+        opened_by=Opener.NODE,
+        purpose=Purpose.SUBSCRIBERS,
+        transfer_syntaxes=UNCOMPRESSED,
+        when="ups.enabled = true",
+    ),
 )
 
 
@@ -196,12 +233,25 @@ def services(role: Role, *purposes: Purpose) -> tuple[Service, ...]:
     )
 
 
+def accepted_worklist() -> tuple[Accepted, ...]:
+    """What the reading worklist accepts on its own port."""
+    return tuple(
+        Accepted(
+            sop_class_uid=row.sop_class_uid,
+            transfer_syntaxes=row.transfer_syntaxes,
+            peer_may_be_scu=True,
+            peer_may_be_scp=False,
+        )
+        for row in services(Role.SCP, Purpose.WORKLIST)
+    )
+
+
 def accepted(*, keep_other_sop_classes: bool) -> tuple[Accepted, ...]:
-    """What the node accepts on associations that peers open, one context for each abstract syntax."""
+    """What the receiver accepts on associations that peers open, one context for each abstract syntax."""
     rows: dict[str, list[Service]] = {}
     # the rows of single classes first, so that a class with a row of its own is no other one
     for service in sorted(SERVICES, key=lambda service: service.sop_class_uid == EVERY_STORAGE):
-        if service.opened_by is not Opener.PEER:
+        if service.opened_by is not Opener.PEER or service.purpose is Purpose.WORKLIST:
             continue
         if service.sop_class_uid != EVERY_STORAGE:
             rows.setdefault(service.sop_class_uid, []).append(service)
@@ -225,7 +275,13 @@ def offer(purpose: Purpose, sop_class_uid: str, transfer_syntax: str | None = No
     With the `transfer_syntax` of a file only what it can travel in without being decoded. Raises DeliveryFailed when
     the table has no such row.
     """
-    rows = [row for row in services(Role.SCU, purpose) if row.sop_class_uid in (sop_class_uid, EVERY_STORAGE)]
+    rows = [
+        row
+        for row in SERVICES
+        if row.opened_by is Opener.NODE
+        and row.purpose is purpose
+        and row.sop_class_uid in (sop_class_uid, EVERY_STORAGE)
+    ]
     syntaxes = tuple(syntax for row in rows for syntax in row.transfer_syntaxes)
     if transfer_syntax is not None:
         # The default transfer syntax must be offered along with another uncompressed one (PS3.5 section 10.1)

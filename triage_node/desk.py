@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from triage_node import completion, logbook, messenger, sender
+from triage_node.api import Api
 from triage_node.archive import Archive
 from triage_node.journal import Journal, intake
+from triage_node.ups import Worklist
 from triage_node.web import Page
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ def run(settings: Settings, bell: Doorbell, *, ring_analyst: Callable[[], None],
     """The desk process; returns the exit status."""
     log = logbook.get()
     journal = Journal(settings.state_dir, "desk")
-    page = Page(settings, journal) if settings.web.enabled else None
+    api = Api(settings, journal) if settings.api.enabled or settings.api.ups_rs else None
+    page = Page(settings, journal, also=api) if settings.web.enabled else None
     if page is not None:
         try:
             page.start()
@@ -65,6 +68,14 @@ def run(settings: Settings, bell: Doorbell, *, ring_analyst: Callable[[], None],
             log.error("cannot listen", host=settings.web.host, port=settings.web.port, why=why)  # noqa: TRY400  # says it all
             return CANNOT_LISTEN
         log.info("page", url=page.url)
+    reading = Worklist(settings, journal) if settings.ups.enabled else None
+    if reading is not None:
+        try:
+            reading.start()
+        except OSError as error:
+            why = error.strerror or str(error)
+            log.error("cannot listen", host=settings.ups.host, port=settings.ups.port, why=why)  # noqa: TRY400  # says it all
+            return CANNOT_LISTEN
     senders, wake_senders = sender.start_all(settings, journal)
     messengers, wake_messengers = messenger.start_all(settings, journal)
     watch = _DiskWatch(settings)
@@ -83,10 +94,14 @@ def run(settings: Settings, bell: Doorbell, *, ring_analyst: Callable[[], None],
         if bell.wait(1.0):
             scheduler.modify_job("completion", next_run_time=datetime.now(UTC))
             wake_senders()
+            if reading is not None:
+                reading.wake()
             wake_messengers()
     scheduler.shutdown(wait=True)
     for each in (*senders, *messengers):
         each.stop()
+    if reading is not None:
+        reading.stop()
     if page is not None:
         page.stop()
     for each in (*senders, *messengers):

@@ -6,7 +6,6 @@ is decoded and nothing else runs in this process. What a peer may make it hold i
 
 from __future__ import annotations
 
-import ipaddress
 import socketserver
 import sqlite3
 import threading
@@ -21,7 +20,7 @@ from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.pdu_primitives import A_RELEASE
 
-from triage_node import conformance, filing, logbook, transport
+from triage_node import admission, conformance, filing, logbook, transport
 from triage_node.archive import Archive
 from triage_node.commitment import Reports
 from triage_node.custody import Custody
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
     from pynetdicom.association import Association
 
-    from triage_node.config import IntakeSection, Settings
+    from triage_node.config import Settings
 
 SUCCESS = 0x0000
 REJECT_TRANSIENT_LIMIT = (0x02, 0x03, 0x02)  # PS3.8 table 9-21: local limit exceeded, the peer may try again
@@ -160,7 +159,7 @@ class Receiver:
         address = event.assoc.requestor.address
         request = event.assoc.requestor.primitive
         calling = "" if request is None else str(request.calling_ae_title).strip()
-        if not may_send(self.settings.intake, calling, address):
+        if not admission.is_peer(self.settings.intake.peers, calling, address):
             self._log.warning("association rejected", peer=calling, address=address, why="not among intake.peers")
             event.assoc.acse.send_reject(*REJECT_CALLING_AE)
             event.assoc.kill()
@@ -347,21 +346,6 @@ class Receiver:
         except sqlite3.Error as error:
             raise OutOfResources(f"the journal cannot take the instance: {error}") from error
         return "kept" if new else "known already", header.study_instance_uid
-
-
-def may_send(section: IntakeSection, calling_ae_title: str, address: str) -> bool:
-    """Whether one of the configured peers has this AE title and this address."""
-    try:
-        peer_address = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(peer_address, ipaddress.IPv6Address) and peer_address.ipv4_mapped:
-        peer_address = peer_address.ipv4_mapped
-    return any(
-        peer.ae_title in ("*", calling_ae_title.strip())
-        and (peer.address == "*" or peer_address in ipaddress.ip_network(peer.address, strict=False))
-        for peer in section.peers
-    )
 
 
 def run(settings: Settings, *, ring: Callable[[], None], stop: threading.Event) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import DeflatedExplicitVRLittleEndian
-from pynetdicom import AE, _config, build_context
+from pynetdicom import AE, _config, build_context, build_role
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
@@ -27,7 +27,7 @@ from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 from triage_node.errors import DeliveryFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pydicom.dataset import Dataset
@@ -89,13 +89,16 @@ class _Requestor(Association):
 def associate(
     ae_title: str,
     peer: Peer,
-    contexts: Iterable[tuple[str, tuple[str, ...]]],
+    contexts: Sequence[tuple[str, tuple[str, ...]]],
     *,
     timeout_s: float,
     idle_s: float = 0.0,
     on_report: Callable[[N_EVENT_REPORT, str], int] | None = None,
+    as_scp: bool = False,
 ) -> Association:
     """Open an association that offers `contexts`: abstract syntaxes with their transfer syntaxes.
+
+    `as_scp` asks for the other role: who opens an association is SCU unless both agree (PS3.7 section D.3.3.4).
 
     It may be idle for `idle_s` where that is longer than `timeout_s`. `on_report` is called in a thread of its own with
     each N-EVENT-REPORT of the peer and the transfer syntax it came in; it returns the status to answer with.
@@ -110,7 +113,8 @@ def associate(
     # not ae.add_requested_context: it makes one context of two for the same abstract syntax
     ae.requested_contexts = [build_context(sop_class_uid, list(syntaxes)) for sop_class_uid, syntaxes in contexts]
     try:
-        association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
+        roles: list[Any] = [build_role(sop_class_uid, scp_role=True) for sop_class_uid, _ in contexts if as_scp]
+        association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, ext_neg=roles or None)
     except OSError as error:  # the host has no address
         raise DeliveryFailed(f"{peer} cannot be reached: {error.strerror or error}", retry=True) from error
     if association.is_established:

@@ -12,7 +12,7 @@ from pydicom.uid import UID
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, build_role, evt, sop_class
 from pynetdicom.presentation import AllStoragePresentationContexts
 
-from tests import builders, delivering, wire
+from tests import builders, delivering, filed, reading, wire
 from tests.association.conftest import associate, listening, settings_in
 from tests.running import until
 from triage_node import conformance, folder, sender
@@ -41,14 +41,19 @@ SYNTAXES = [str(syntax) for syntax in ALL_TRANSFER_SYNTAXES]
 OF_OTHERS = (STORAGE[0], STORAGE[-1])  # what stands for every storage class without a row of its own
 
 
-def rows(opened_by: Opener) -> list[conformance.Service]:
-    return [service for service in conformance.SERVICES if service.opened_by is opened_by]
+def rows(opened_by: Opener, *, worklist: bool = False) -> list[conformance.Service]:
+    """Rows of the associations of the receiver and the senders, or of those of the worklist."""
+    return [
+        service
+        for service in conformance.SERVICES
+        if service.opened_by is opened_by and (service.purpose is Purpose.WORKLIST) is worklist
+    ]
 
 
-def listed(opened_by: Opener, others: tuple[str, ...] = ()) -> dict[str, set[str]]:
+def listed(opened_by: Opener, others: tuple[str, ...] = (), *, worklist: bool = False) -> dict[str, set[str]]:
     """SOP class -> transfer syntaxes of the table's rows; the rows of every storage class stand for `others`."""
     found: dict[str, set[str]] = {}
-    for service in rows(opened_by):
+    for service in rows(opened_by, worklist=worklist):
         each = others if service.sop_class_uid == conformance.EVERY_STORAGE else (service.sop_class_uid,)
         for uid in each:
             found.setdefault(uid, set()).update(service.transfer_syntaxes)
@@ -74,25 +79,30 @@ def test_what_is_accepted_is_what_the_table_says(tmp_path: Path, keep_other: boo
     assert negotiated == wanted
 
 
+def accepted_roles(port: int) -> dict[str, set[str]]:
+    """A peer that wants both roles for everything (PS3.7 section D.3.3.4): which it gets, by SOP class."""
+    roles: dict[str, set[str]] = {}
+    for first in range(0, len(KNOWN), 100):
+        ae = AE(ae_title="MODALITY")
+        chosen = KNOWN[first : first + 100]
+        for uid in chosen:
+            ae.add_requested_context(uid, wire.EXPLICIT)
+        wants = [build_role(uid, scu_role=True, scp_role=True) for uid in chosen]
+        association = ae.associate("127.0.0.1", port, ae_title="TRIAGE", ext_neg=wants)
+        for context in association.accepted_contexts:
+            taken = {"SCU"} if context.as_scu else set()
+            roles[str(context.abstract_syntax)] = taken | ({"SCP"} if context.as_scp else set())
+        if association.is_established:
+            association.release()
+    return roles
+
+
 @pytest.mark.parametrize("keep_other", [False, True])
 def test_of_all_sop_classes_those_of_the_table_are_accepted_in_the_roles_of_the_table(
     tmp_path: Path, keep_other: bool
 ) -> None:
-    """The peer wants both roles for everything (PS3.7 section D.3.3.4) and gets those that the rows leave to it."""
-    roles: dict[str, set[str]] = {}
     with listening(tmp_path, keep_other_sop_classes=keep_other) as node:
-        for first in range(0, len(KNOWN), 100):
-            ae = AE(ae_title="MODALITY")
-            chosen = KNOWN[first : first + 100]
-            for uid in chosen:
-                ae.add_requested_context(uid, wire.EXPLICIT)
-            wants = [build_role(uid, scu_role=True, scp_role=True) for uid in chosen]
-            association = ae.associate("127.0.0.1", node.port, ae_title="TRIAGE", ext_neg=wants)
-            for context in association.accepted_contexts:
-                taken = {"SCU"} if context.as_scu else set()
-                roles[str(context.abstract_syntax)] = taken | ({"SCP"} if context.as_scp else set())
-            if association.is_established:
-                association.release()
+        roles = accepted_roles(node.port)
     others = tuple(STORAGE) if keep_other else ()
     wanted: dict[str, set[str]] = {}
     for service in rows(Opener.PEER):
@@ -101,6 +111,21 @@ def test_of_all_sop_classes_those_of_the_table_are_accepted_in_the_roles_of_the_
             wanted.setdefault(uid, set()).add("SCU" if service.role is Role.SCP else "SCP")
     assert roles == wanted
     assert len(KNOWN) > 200
+
+
+def test_the_worklist_accepts_what_the_table_says_and_nothing_else(tmp_path: Path) -> None:
+    negotiated: dict[str, set[str]] = {}
+    wanted = listed(Opener.PEER, worklist=True)
+    offers = [(uid, syntax) for uid in wanted for syntax in SYNTAXES]
+    with reading.listening(reading.settings_in(tmp_path)) as node:
+        for first in range(0, len(offers), 128):
+            association = associate(node.port, contexts=offers[first : first + 128])
+            for context in association.accepted_contexts:
+                negotiated.setdefault(str(context.abstract_syntax), set()).add(str(context.transfer_syntax[0]))
+            association.release()
+        roles = accepted_roles(node.port)
+    assert negotiated == wanted
+    assert roles == {uid: {"SCU"} for uid in wanted}
 
 
 def test_of_several_syntaxes_in_one_context_explicit_vr_is_taken(tmp_path: Path) -> None:
@@ -221,13 +246,23 @@ def _sends(place: Path, seen: Seen) -> None:
     folder.send(files, Peer(ae_title="PACS", host="127.0.0.1", port=seen.port), settings, show=False)
 
 
-# How a row of the table is brought about: every purpose of an SCU has its entry
+def _reports(place: Path, seen: Seen) -> None:
+    """Somebody has subscribed to everything."""
+    settings = reading.settings_in(place, {"PACS": seen.port})
+    with reading.listening(settings) as node:
+        assert reading.act(node.port, reading.GLOBAL, 3, reading.WATCH, ae_title="PACS", DeletionLock="FALSE") == 0
+        filed.queued(node.journal, "1.2.3", now=time.time())
+        until(lambda: seen.proposed, 20, "the subscriber is called")
+
+
+# How a row of the table is brought about: every purpose for which the node opens one has its entry
 USES: dict[Purpose, Callable[[Path, Seen], None]] = {
     Purpose.DELIVERY: _delivers,
     Purpose.COMMITMENT: _asks_for_commitment,
     Purpose.READ_BACK: _reads_back,
     Purpose.ECHO: _echoes,
     Purpose.SEND: _sends,
+    Purpose.SUBSCRIBERS: _reports,
 }
 
 
@@ -236,7 +271,7 @@ def test_what_a_peer_is_asked_for_is_what_the_table_says(purpose: Purpose, tmp_p
     with recording() as seen:
         USES[purpose](tmp_path, seen)
     wanted: dict[str, set[str]] = {}
-    for service in conformance.services(Role.SCU, purpose):
+    for service in (one for one in rows(Opener.NODE) if one.purpose is purpose):
         every = service.sop_class_uid == conformance.EVERY_STORAGE
         for uid in OF_OTHERS if every else (service.sop_class_uid,):
             wanted.setdefault(uid, set()).update(service.transfer_syntaxes)
@@ -264,7 +299,7 @@ def test_no_other_module_puts_presentation_contexts_together() -> None:
     for path in Path(sender.__file__).parent.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert "add_requested_context" not in text or path.name == "requestor.py", path
-        assert "add_supported_context" not in text or path.name in ("receiver.py", "demo.py"), path
+        assert "add_supported_context" not in text or path.name in ("receiver.py", "listener.py", "demo.py"), path
 
 
 # ------------------------------------------------------------------------------- what the statement says

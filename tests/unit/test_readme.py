@@ -33,10 +33,10 @@ def keys() -> str:
     for name in Settings.model_fields:
         if name == "folder":
             continue
-        inner = {"intake": "peers", "web": "users"}.get(name)
-        for label, section in [(name, SECTIONS[name])] + ([(f"{name}.{inner}", SECTIONS[inner])] if inner else []):
+        lists = {"intake": ("peers",), "ups": ("peers", "subscribers"), "web": ("users",)}.get(name, ())
+        for label, section in [(name, SECTIONS[name]), *((f"{name}.{inner}", SECTIONS[inner]) for inner in lists)]:
             for key, field in section.model_fields.items():
-                if key in ("peers", "users"):
+                if key in ("peers", "subscribers", "users"):
                     continue
                 default = "must be given" if field.is_required() else f"`{_toml(field.default)}`"
                 default = "the model card's" if field.default is None else default

@@ -26,6 +26,7 @@ from triage_node.config.sections import (
     Peer,
     ResultsSection,
 )
+from triage_node.config.ups import SubscriberSection, UpsSection
 from triage_node.config.web import UserSection, WebSection
 from triage_node.errors import ConfigurationError
 
@@ -40,6 +41,8 @@ __all__ = [
     "Peer",
     "ResultsSection",
     "Settings",
+    "SubscriberSection",
+    "UpsSection",
     "UserSection",
     "WebSection",
     "WorklistSection",
@@ -55,6 +58,7 @@ class Settings(Section):
     analysis: AnalysisSection = AnalysisSection()
     results: ResultsSection = ResultsSection()
     worklist: WorklistSection = WorklistSection()
+    ups: UpsSection = UpsSection()
     destinations: tuple[DestinationSection, ...] = ()
     hl7: tuple[Hl7Section, ...] = ()
     web: WebSection = WebSection()
@@ -72,6 +76,9 @@ class Settings(Section):
         ]
         if self.web.enabled and self.web.port == self.intake.port:
             problems.append(f"web.port and intake.port are both {self.web.port}; each needs its own")
+        for name, port in (("intake", self.intake.port), ("web", self.web.port if self.web.enabled else None)):
+            if self.ups.enabled and self.ups.port == port:
+                problems.append(f"ups.port and {name}.port are both {port}; each needs its own")
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -164,6 +171,8 @@ SECTIONS: dict[str, type[Section]] = {
     "analysis": AnalysisSection,
     "results": ResultsSection,
     "worklist": WorklistSection,
+    "ups": UpsSection,
+    "subscribers": SubscriberSection,
     "destinations": DestinationSection,
     "hl7": Hl7Section,
     "web": WebSection,

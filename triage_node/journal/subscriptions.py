@@ -221,6 +221,30 @@ def _global(journal: Journal) -> list[GlobalSubscription]:
     ]
 
 
+def tell_priorities(journal: Journal, priorities: dict[str, str], words: Callable[[str], str], now: float) -> int:
+    """Note the priorities of workitems by UID; returns how many have changed.
+
+    Of those subscribers are told, with the `words` for a UID. The first priority of a workitem is no change.
+    """
+    rows = journal.rows("select workitem_uid, told_priority from workitems")
+    known = {row["workitem_uid"]: row["told_priority"] for row in rows}
+    others = {uid: said for uid, said in priorities.items() if uid in known and known[uid] != said}
+    changed = 0
+    uids = list(others)
+    for first in range(0, len(uids), BATCH):
+        with journal.writing() as database:
+            for uid in uids[first : first + BATCH]:
+                priority = others[uid]
+                database.conn.execute("update workitems set told_priority = ? where workitem_uid = ?", (priority, uid))
+                if known[uid] is None:
+                    continue
+                changed += 1
+                database.conn.execute("update workitems set changed_at = ? where workitem_uid = ?", (now, uid))
+                detail = {"priority": priority, "words": words(uid)}
+                transitions.tell(database, uid, EventKind.PROGRESS, now, detail)
+    return changed
+
+
 def restarted(journal: Journal, instance_uid: str, now: float) -> None:
     """Whoever subscribed to everything hears that the node is back and has forgotten nothing."""
     with journal.writing() as database:
@@ -280,6 +304,16 @@ def next_at(journal: Journal, ae_title: str) -> float | None:
         "select next_at as at from reports where ae_title = ? and state = 'queued' order by id limit 1", ae_title
     )
     return None if row is None else float(row["at"])
+
+
+def expire(journal: Journal, ae_title: str, queued_before: float, words: str, now: float) -> int:
+    """Give up what has been queued for too long for a subscriber that does not answer; returns how many reports."""
+    with journal.writing() as database:
+        return database.conn.execute(
+            "update reports set state = 'given up', finished_at = ?, words = ? where ae_title = ? and state = 'queued'"
+            " and queued_at <= ?",
+            (now, words, ae_title, queued_before),
+        ).rowcount
 
 
 def record(

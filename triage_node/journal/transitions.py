@@ -16,6 +16,8 @@ from triage_node.study import ReadingPriority, StudyState
 from triage_node.workitem import EventKind, StepState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import sqlite_utils
 
     from triage_node.journal.store import Journal, Row
@@ -169,14 +171,14 @@ def tell(
     workitem_uid: str,
     kind: EventKind,
     now: float,
-    detail: dict[str, str],
+    detail: Mapping[str, str],
     *,
     only_for: str | None = None,
 ) -> None:
     """Something happened to a workitem that subscribers may want to know, as part of the transaction that does it."""
     database.conn.execute(
         "insert into workitem_events (workitem_uid, at, kind, detail_json, only_for) values (?, ?, ?, ?, ?)",
-        (workitem_uid, now, kind, json.dumps(detail), only_for),
+        (workitem_uid, now, kind, json.dumps(dict(detail)), only_for),
     )
 
 
