@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,12 +36,12 @@ from tests.unit.results_cases import (
 from triage_node import phantom, results, severity, volume
 from triage_node.config import AnalysisSection
 from triage_node.errors import Refused
-from triage_node.phantom import PhantomSpec
+from triage_node.phantom import Phantom, PhantomSpec
 from triage_node.phantom_dicom import HABITS, VendorHabit, write_series
 from triage_node.study import LEFT_LUNG, RIGHT_LUNG, PassedOver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -49,6 +50,11 @@ if TYPE_CHECKING:
 
 SMALL = PhantomSpec(seed=3, slices=12, rows=40, columns=48, spacing_zyx_mm=(12.0, 9.0, 8.0), right_fraction=0.3)
 TYPE_2 = ("PatientName", "PatientID", "PatientSex", "PatientBirthDate", "StudyID", "AccessionNumber", "StudyTime")
+
+
+@cache
+def _small_phantom() -> Phantom:
+    return phantom.make(SMALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +73,7 @@ class Source:
 
     def build(self, folder: Path) -> Built:
         if self.habit is not None:
-            paths = write_series(folder, phantom.make(SMALL), self.habit)
+            paths = write_series(folder, _small_phantom(), self.habit)
             nothing = np.zeros(0)
             return builders.Built(
                 series=builders.series_of(paths), paths=tuple(paths), hounsfield=nothing, positions_mm=nothing
@@ -239,14 +245,20 @@ def _lies_on_the_source(case: Case, masks: dict[str, SimpleITK.Image]) -> None:
     truth = _truth(case)
     for label, mask in masks.items():
         found = np.argwhere(SimpleITK.GetArrayViewFromImage(mask))[:, ::-1]
-        places = np.array([mask.TransformIndexToPhysicalPoint(index.tolist()) for index in found])
-        exact = np.array([source.TransformPhysicalPointToContinuousIndex(place) for place in places])
+        places = _affine(mask.TransformIndexToPhysicalPoint, found)
+        exact = _affine(source.TransformPhysicalPointToContinuousIndex, places)
         index = np.rint(exact).astype(int)
         assert np.abs(exact - index).max() < 0.01, f"{label} lies beside the source's voxels"
         assert len(np.unique(index, axis=0)) == int(truth[label].sum()) > 20
         # what lies outside a round field of view is air to the node, whatever the scanner fills it with
         seen = np.sort(np.maximum(values[index[:, 2], index[:, 1], index[:, 0]], -1024))
         np.testing.assert_allclose(seen, np.sort(case.volume.hounsfield[truth[label]]), atol=0.51, err_msg=label)
+
+
+def _affine(transform: Callable[[list[int]], Sequence[float]], points: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """[n, 3] points as SimpleITK's `transform` has them, which is called for the four that say all of it."""
+    first, *others = (np.array(transform(corner)) for corner in ([0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]))
+    return points @ np.stack([other - first for other in others]) + first
 
 
 def _source(case: Case) -> SimpleITK.Image:
