@@ -158,6 +158,7 @@ def test_without_users_the_page_on_loopback_is_open_as_before(tmp_path: Path, jo
 @pytest.mark.parametrize(
     ("name", "password"),
     [("reader", "wrong"), ("reader", ""), ("nobody", PASSWORDS["reader"]), ("reader", HASHES["reader"]), ("", "")],
+    ids=["wrong", "empty", "unknown name", "the hash itself", "nothing"],
 )
 def test_a_wrong_log_in_gives_nothing_and_does_not_tell_what_was_wrong(
     browser: Browser, name: str, password: str
