@@ -173,6 +173,19 @@ def get(port: int, uid: str, *keywords: str) -> Dataset:
     return found
 
 
+def get_when_there(port: int, uid: str) -> Dataset:
+    """The same of a node that is just coming back."""
+
+    def asked() -> Dataset | None:
+        try:
+            return get(port, uid)
+        except AssertionError:
+            return None
+
+    found: Dataset = until(asked, 20, "the worklist answers")
+    return found
+
+
 def new_uid() -> str:
     return str(generate_uid(prefix=None))
 

@@ -75,6 +75,7 @@ class Node:
         attempts: int = 3,
         keys: str = "",  # more lines of each destination
         method: str = "threshold",  # phantoms are no patients: the networks are asked about real series
+        more: str = "",  # more sections
     ) -> None:
         self.folder = folder
         self.intake, self.web = free_port(), free_port()
@@ -94,6 +95,7 @@ class Node:
                 attempts=attempts,
                 method=method,
             )
+            + more
         )
         self.process: subprocess.Popen[bytes] | None = None
 
