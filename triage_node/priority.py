@@ -1,10 +1,11 @@
 """Facts -> reading priority, place on the list and the reasons for both; no I/O, `now` is an argument.
 
 The order in five sentences. What was ordered STAT stands before all that was not. A study that was not judged (yet)
-keeps the place that its arrival gave it, and moves up for each later one that is read before it. The judged studies
-share the remaining places, the most urgent first. Nobody is put so far back that he would wait longer than the
-configured maximum, as long as arrival order would keep it for everybody; for this the pace of reading must be known.
-Who has waited longer stands before all who have not, in order of arrival.
+keeps the place that its arrival gave it, and moves up for each later one that is read before it, so it is read no later
+than in order of arrival. The judged studies share the remaining places, the most urgent first. Nobody is put so far
+back that he would wait longer than the configured maximum, as long as arrival order would keep it for everybody; for
+this the pace of reading must be known. Who has waited longer stands before all judged ones who have not, in order of
+arrival.
 
 reading_order.py makes the order, this module says what goes into it and what is said of it.
 """
@@ -249,7 +250,7 @@ def _queue(
     ranks = [0] * len(block)
     for rank, number in enumerate(sorted(range(len(block)), key=keys.__getitem__)):
         ranks[number] = rank
-    order = reading_order.arranged(ranks, last)
+    order = reading_order.arranged(ranks, last, [not known for known in judged])
     return [
         Turn(
             standing=block[number],

@@ -3,7 +3,8 @@
 Every study of a queue has a last place, the one that it must not be put behind. Where studies have different urgency,
 the order is made from its end: each place, from the last one upwards, goes to the least urgent study that may still
 stand there (Lawler 1973, the rule for one machine). So nobody is put behind his last place as long as there is an
-order in which nobody is; where there is none, those who are late stand in order of arrival. A study that becomes more
+order in which nobody is; where there is none, those who are late stand in order of arrival around those whose place
+is firm. A study that becomes more
 urgent never moves back by it, and one that comes later never takes a last place from those that are there.
 """
 
@@ -24,11 +25,14 @@ PACE_OVER, PACE_FROM = 20, 5
 PAUSE_S = 3600.0  # nobody reads: no interval between two studies is as long
 
 
-def arranged(urgency_ranks: Sequence[int], last_places: Sequence[float]) -> list[int]:
+def arranged(
+    urgency_ranks: Sequence[int], last_places: Sequence[float], firm: Sequence[bool] | None = None
+) -> list[int]:
     """The order of studies 0 to n - 1, which came in this order, as a permutation of their numbers.
 
     `urgency_ranks` are different numbers, the smaller the more urgent; `last_places` count from 1, and those under 1
-    or over n are allowed.
+    or over n are allowed. Where not everybody can stand in time, those whose place is `firm` do, and the others give
+    way.
     """
     count = len(urgency_ranks)
     by_rank = dict(zip(urgency_ranks, range(count), strict=True))
@@ -44,6 +48,7 @@ def arranged(urgency_ranks: Sequence[int], last_places: Sequence[float]) -> list
     placed = [False] * count
     eligible: list[int] = []  # a heap of negative ranks, least urgent on top
     latest = count - 1
+    yielding = [number for number in range(count) if not (firm and firm[number])]
     for place in range(count, 0, -1):
         for rank in bound.get(place, ()):
             if not placed[by_rank[-rank]]:
@@ -52,10 +57,12 @@ def arranged(urgency_ranks: Sequence[int], last_places: Sequence[float]) -> list
             chosen = by_rank[free.pop()]
         elif eligible:
             chosen = by_rank[-heapq.heappop(eligible)]
-        else:  # all that are left ought to stand further forward: whoever came last gives way
-            while placed[latest]:
+        else:  # all that are left ought to stand further forward: whoever came last of those that may gives way
+            while yielding and placed[yielding[-1]]:
+                yielding.pop()
+            while not yielding and placed[latest]:
                 latest -= 1
-            chosen = latest
+            chosen = yielding[-1] if yielding else latest
         placed[chosen] = True
         order[place - 1] = chosen
     return order
