@@ -70,9 +70,15 @@ def _photograph(chromium: str, address: str) -> None:
         page = browser.new_page(viewport={"width": 1680, "height": 945})
         page.goto(address)
         page.wait_for_timeout(3000)
+        # as in a reading room: one study has been read, one is being read, the first one is looked at
+        for key in ("End", "m", "Home", "j", "c"):
+            page.keyboard.press(key)
+            page.wait_for_timeout(700)
+        page.keyboard.press("j")
+        page.wait_for_timeout(10_000)  # until nothing moves and the message has gone
         page.screenshot(path=PLACE / "worklist.png")
         page.keyboard.press("Enter")
-        page.wait_for_timeout(2000)
+        page.wait_for_timeout(3000)
         page.screenshot(path=PLACE / "study.png")
         browser.close()
 

@@ -1,7 +1,7 @@
 // Claiming studies for reading: what may be done with one, the buttons for it, and what the node answers.
 
 import { ask } from "./node.js";
-import { clock, el, nameOf, write } from "./words.js";
+import { STATES, clock, el, nameOf, write } from "./words.js";
 
 const OPEN = ["waiting", "judged", "not_analysed"];
 const SAID_MS = 8_000;
@@ -19,11 +19,12 @@ export function actionsFor(study, name) {
   return ["release"];
 }
 
-/** "being read by anna since 10:15", for those whom it concerns. */
-export function readingWords(study, name) {
-  if (study.state !== "reading" || !study.performer) return "";
-  const who = study.performer === name ? "you" : study.performer;
-  return `by ${who}${study.claimed_at ? ` since ${clock(study.claimed_at)}` : ""}`;
+/** Where a study stands: "being read by anna since 10:15:02"; `name` is that of who looks. */
+export function standing(study, name) {
+  const words = STATES[study.state] ?? study.state;
+  if (study.state !== "reading" || !study.performer) return words;
+  const since = study.claimed_at ? ` since ${clock(study.claimed_at)}` : "";
+  return `${words} by ${study.performer === name ? "you" : study.performer}${since}`;
 }
 
 export class Claims {

@@ -56,7 +56,7 @@ export class LungBars {
   update(study) {
     const judged = isJudged(study);
     this.element.classList.toggle("empty-bars", !judged);
-    write(this.none, judged ? "" : study.state === "not_analysed" ? "not measured" : "not measured yet");
+    write(this.none, judged ? "" : study.generation === null ? "not measured yet" : "not measured");
     this.right.update(study.affected_fraction_right, judged);
     this.left.update(study.affected_fraction_left, judged);
   }

@@ -2,9 +2,9 @@
 
 import { PriorityMark } from "./marks.js";
 import { get } from "./node.js";
-import { readingWords } from "./claims.js";
+import { standing } from "./claims.js";
 import {
-  STATES, clock, el, isJudged, ml, mixWords, nameOf, overviewAddress, percent, probabilityWords, studyAddress, studyDate,
+  clock, el, isJudged, ml, mixWords, nameOf, overviewAddress, percent, probabilityWords, studyAddress, studyDate,
 } from "./words.js";
 
 const SETTLED_MS = 120; // while somebody runs through the list with j, neither picture nor volumes are asked for
@@ -64,7 +64,7 @@ export class Panel {
         priority.element,
       ),
       el("p", { class: "dicom sub" }, [study.description || "no description", studyDate(study.study_date)].filter(Boolean).join(" · ")),
-      el("p", { class: "sub standing" }, [STATES[study.state] ?? study.state, readingWords(study, this.claims.who.name), `arrived ${clock(study.arrived_at)}`].filter(Boolean).join(" · ")),
+      el("p", { class: "sub standing" }, `${standing(study, this.claims.who.name)} · arrived ${clock(study.arrived_at)}`),
       el("div", { class: "doing" },
         el("a", { class: "button", href: address }, "Open ", el("kbd", {}, "Enter")),
         this.claims.buttons(study)),

@@ -1,9 +1,9 @@
 // One study on the list. A row is made once and then only told what changed.
 
 import { LungBars, MovementMark, PriorityMark } from "./marks.js";
-import { readingWords } from "./claims.js";
+import { standing } from "./claims.js";
 import {
-  STATES, duration, el, isJudged, mixShares, nameOf, percent, probabilityWords, studyDate, thumbnailAddress, write,
+  duration, el, isJudged, mixShares, nameOf, percent, probabilityWords, studyDate, thumbnailAddress, write,
 } from "./words.js";
 
 export const THUMBNAIL_PX = 160;
@@ -76,7 +76,7 @@ export class Row {
     write(this.noLesion, shares !== null ? "" : isJudged(study) ? "no lesion" : "–");
     write(this.probability, probabilityWords(study));
     this.probability.classList.toggle("none", study.covid_probability === null);
-    write(this.state, [STATES[study.state] ?? study.state, readingWords(study, name)].filter(Boolean).join(" "));
+    write(this.state, standing(study, name));
     this.element.toggleAttribute("data-mine", study.state === "reading" && study.performer === name);
     write(this.reasons, reasonWords(study));
     this.#thumbnail(study);
@@ -112,7 +112,8 @@ const SHOWN = /^(\d+% of the (right|left) lung affected|<1% of the (right|left) 
 export function reasonWords(study) {
   const { reasons } = study;
   if (!isJudged(study)) {
-    return reasons.filter((reason) => !SHOWN.test(reason)).map((reason) => reason.replace(/^not analysed: /, "because ")).join("; ");
+    return reasons.filter((reason) => !SHOWN.test(reason))
+      .map((reason) => reason.replace(/^not analysed: /, study.state === "not_analysed" ? "because " : "not analysed because ")).join("; ");
   }
   return reasons.filter((reason) => !SHOWN.test(reason)).join(" · ");
 }

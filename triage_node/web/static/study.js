@@ -1,12 +1,12 @@
 // The page of one study: its slices, what was found, and everything the node did with it, kept current while it is open.
 
-import { readingWords } from "./claims.js";
+import { standing } from "./claims.js";
 import { PriorityMark } from "./marks.js";
 import { get } from "./node.js";
 import { PlaceWords, numbers, overviewImage, warnings } from "./panel.js";
 import { deliveryTable, eventsTable, seriesTable } from "./ledger.js";
 import { Viewer } from "./viewer.js";
-import { STATES, clock, el, nameOf, studyDate } from "./words.js";
+import { clock, el, nameOf, studyDate } from "./words.js";
 
 const AT_MOST_EVERY_MS = 1_000;
 
@@ -101,8 +101,7 @@ export class StudyPage {
       mark.update(this.item);
       name.append(mark.element);
       lines[0].append(this.claims.buttons(this.item));
-      const standing = [STATES[this.item.state] ?? this.item.state, readingWords(this.item, this.claims.who.name)].filter(Boolean).join(" ");
-      lines.push(el("p", { class: "standing", "data-state": this.item.state }, standing, el("span", { class: "sub" }, ` · arrived ${clock(report.arrived_at)}`)));
+      lines.push(el("p", { class: "standing", "data-state": this.item.state }, standing(this.item, this.claims.who.name), el("span", { class: "sub" }, ` · arrived ${clock(report.arrived_at)}`)));
     }
     return lines;
   }
