@@ -50,9 +50,9 @@ def served(chosen: Settings, journal: Journal, *, port: int = 0) -> Iterator[Pag
 class Browser(httpx.Client):
     """Keeps cookies, sends what browsers send, and knows the form."""
 
-    def __init__(self, page: Page, **options: Any) -> None:
+    def __init__(self, page: Page | str, **options: Any) -> None:
         super().__init__(
-            base_url=page.url,
+            base_url=page if isinstance(page, str) else page.url,
             headers={"Accept": "text/html,application/json", "Sec-Fetch-Site": "same-origin"},
             timeout=20.0,
             **{"verify": AUTHORITIES, **options},
