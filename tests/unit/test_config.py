@@ -172,7 +172,12 @@ def test_a_ris_is_not_named_with_signs_that_part_fields() -> None:
 
 def test_the_example_of_a_user_has_every_key_and_no_hash_that_anybody_could_use() -> None:
     text = COMPLETE_FILE.read_text()
-    example = re.sub(r"^# ?", "", text[text.index("# [[web.users]]") : text.index("[log]")], flags=re.MULTILINE)
+    example = re.sub(
+        r"^# ?",
+        "",
+        text[text.index("# [[web.users]]") : text.index("\n# The list and its studies for programs")],
+        flags=re.MULTILINE,
+    )
     (user,) = tomllib.loads(example)["web"]["users"]
     assert list(user) == list(config.UserSection.model_fields)
     (line,) = problems(example)

@@ -13,6 +13,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from triage_node import misconfiguration
+from triage_node.config.api import ApiSection
 from triage_node.config.destinations import DestinationSection
 from triage_node.config.fields import Section
 from triage_node.config.hl7 import Hl7Section
@@ -32,6 +33,7 @@ from triage_node.errors import ConfigurationError
 
 __all__ = [
     "AnalysisSection",
+    "ApiSection",
     "CompletionSection",
     "DestinationSection",
     "Hl7Section",
@@ -62,6 +64,7 @@ class Settings(Section):
     destinations: tuple[DestinationSection, ...] = ()
     hl7: tuple[Hl7Section, ...] = ()
     web: WebSection = WebSection()
+    api: ApiSection = ApiSection()
     log: LogSection = LogSection()
     folder: Path = Field(default=Path(), exclude=True)
 
@@ -79,6 +82,12 @@ class Settings(Section):
         for name, port in (("intake", self.intake.port), ("web", self.web.port if self.web.enabled else None)):
             if self.ups.enabled and self.ups.port == port:
                 problems.append(f"ups.port and {name}.port are both {port}; each needs its own")
+        if (self.api.enabled or self.api.ups_rs) and not self.web.enabled:
+            problems.append("api: enabled and ups_rs need web.enabled, since they are served on its port")
+        both = sorted({one.ae_title for one in self.ups.subscribers} & set(self.api.subscriber_ae_titles))
+        problems += [
+            f"api.subscriber_ae_titles: {title!r} is among ups.subscribers, and is told by DICOM" for title in both
+        ]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -177,5 +186,6 @@ SECTIONS: dict[str, type[Section]] = {
     "hl7": Hl7Section,
     "web": WebSection,
     "users": UserSection,
+    "api": ApiSection,
     "log": LogSection,
 }

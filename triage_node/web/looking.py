@@ -14,8 +14,8 @@ AGAIN_AFTER_S: Final = 900.0
 _KEPT: Final = 16_384
 # Up to this width, in pixels, an overview is a thumbnail of the list.
 THUMBNAIL: Final = 256
-_STUDY: Final = re.compile(r"/(?:studies|api/study|api/studies)/(?P<uid>[0-9.]{1,64})(?P<part>/.*)?", re.ASCII)
-_LIST: Final = re.compile(r"/|/events|/api/worklist|/api/studies/?")
+_STUDY: Final = re.compile(r"/(?:studies|api/study|api/(?:v1/)?studies)/(?P<uid>[0-9.]{1,64})(?P<part>/.*)?", re.ASCII)
+_LIST: Final = re.compile(r"/|/events|/api/worklist|/api/studies/?|/api/v1/(?:worklist|claims)|/ups-rs/workitems")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

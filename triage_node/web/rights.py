@@ -47,7 +47,10 @@ OWN: Final = re.compile(r"/logout|/session/active")
 WRITING: Final[tuple[tuple[re.Pattern[str], Right], ...]] = (
     (OWN, Right.READ),
     (re.compile(r"/api/study/[^/]+/(?:claim|release|finish)|/api/claims/next"), Right.CLAIM),
-    (re.compile(r"/api/requeue"), Right.REQUEUE),
+    (re.compile(r"/api(?:/v1)?/requeue"), Right.REQUEUE),
+    (re.compile(r"/api/v1/studies/[^/]+/(?:claim|finish)"), Right.CLAIM),
+    # Ordering (POST of /ups-rs/workitems) is for administrators; what is there is for readers, as on the page
+    (re.compile(r"/ups-rs/workitems/[^/]+(?:/(?:state|cancelrequest|subscribers/[^/]+(?:/suspend)?))?"), Right.CLAIM),
 )
 READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1, safe methods
 

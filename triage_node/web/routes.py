@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from triage_node.config import Settings
     from triage_node.journal import Journal
+    from triage_node.web.mounted import Mounted
 
 _FOLDER = Path(__file__).parent
 PAGE = _FOLDER / "templates" / "page.html"
@@ -59,7 +60,12 @@ SECURITY_HEADERS = {
 
 
 def application(
-    settings: Settings, journal: Journal, *, feed: Feed | None = None, guard: Guard | None = None
+    settings: Settings,
+    journal: Journal,
+    *,
+    feed: Feed | None = None,
+    guard: Guard | None = None,
+    also: Mounted | None = None,
 ) -> Starlette:
     """The page's ASGI application; `feed` is made here unless the caller wants to end its streams himself.
 
@@ -72,7 +78,7 @@ def application(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with routes.feed.running(), guard.running():
+        async with routes.feed.running(), guard.running(), nullcontext() if also is None else also.running():
             yield
         box.close()
 
@@ -84,6 +90,7 @@ def application(
             Route("/studies/{uid}/overview.png", routes.overview),
             *Viewing(box).routes(),
             *Claims(settings, journal).routes(),
+            *([] if also is None else also.routes()),
             Route("/api/worklist", routes.worklist),
             Route("/api/study/{uid}", routes.study),
             Route("/api/place/{uid}", routes.place),

@@ -18,6 +18,7 @@ from triage_node.web.routes import application
 if TYPE_CHECKING:
     from triage_node.config import Settings
     from triage_node.journal import Journal
+    from triage_node.web.mounted import Mounted
 
 _START_S = 10.0
 _SETTLE_S = 0.05
@@ -26,8 +27,10 @@ _SETTLE_S = 0.05
 class Page:
     """The web page of a node; `start` and `stop` may each be called once."""
 
-    def __init__(self, settings: Settings, journal: Journal, *, port: int | None = None) -> None:
-        """`port` overrides the configured one; 0 takes any free port.
+    def __init__(
+        self, settings: Settings, journal: Journal, *, port: int | None = None, also: Mounted | None = None
+    ) -> None:
+        """`port` overrides the configured one; 0 takes any free port. `also` is served beside the page's own addresses.
 
         Raises ConfigurationError where certificate and key cannot be used.
         """
@@ -39,7 +42,7 @@ class Page:
         self._scheme = "http" if context is None else "https"
         self._server = _Server(
             uvicorn.Config(
-                application(settings, journal, feed=self._feed, guard=guard),
+                application(settings, journal, feed=self._feed, guard=guard, also=also),
                 ssl_context_factory=None if context is None else lambda _, __: context,
                 log_config=None,
                 access_log=False,
@@ -52,6 +55,7 @@ class Page:
                 timeout_graceful_shutdown=1,
             ),
             self._feed,
+            also,
         )
         self._thread = threading.Thread(target=self._run, name="page", daemon=True)
         self._socket: socket.socket | None = None
@@ -95,9 +99,10 @@ class Page:
 class _Server(uvicorn.Server):
     """Uvicorn waits for open answers before it stops; event streams are open by nature, so they are ended first."""
 
-    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+    def __init__(self, config: uvicorn.Config, feed: Feed, also: Mounted | None) -> None:
         super().__init__(config)
         self._feed = feed
+        self._also = also
         self.ready = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -108,6 +113,8 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         self._feed.close()
+        if self._also is not None:
+            self._also.close()
         # Uvicorn waits for connections that are accepted only after it has told all others to close.
         await asyncio.sleep(_SETTLE_S)
         await super().shutdown(sockets)
