@@ -126,7 +126,8 @@ def test_a_wrong_password_is_said_and_the_name_stays(tab: Tab, page: Page) -> No
     expect(tab.get_by_role("alert")).to_have_text("This name and this password do not belong together.")
     expect(tab.get_by_label("Name")).to_have_value("reader")
     expect(tab.get_by_label("Password")).to_have_value("")
-    tab.get_by_label("Password").fill(PASSWORDS["reader"])
+    expect(tab.get_by_label("Password")).to_be_focused()
+    tab.keyboard.type(PASSWORDS["reader"])
     tab.keyboard.press("Enter")
     expect(tab.locator("#rows .row")).to_have_count(12)
 

@@ -145,6 +145,8 @@ class LogIn:
             "csrf_out": visit.csrf(None) or "" if logged_in else "",
             "next": wish,
             "name": name,
+            "focus_name": "" if name else "autofocus",
+            "focus_password": "autofocus" if name else "",
             "user": visit.user.name if visit.user else "",
             "inside": "" if logged_in else "hidden",
             "outside": "hidden" if logged_in or not self._gate.has_passwords else "",
