@@ -42,6 +42,7 @@ _MEANINGS = (
     (codes.IMAGING_MEASUREMENT_REPORT, "Bericht über Bildmessungen"),
     (codes.DIAGNOSTIC_IMAGING_STUDY, "Bildgebende Untersuchung"),
     (codes.CENTER, "Mittelpunkt"),
+    (codes.INTERPRETATION, "Befundung"),
     (codes.IMAGING_MEASUREMENTS, "Bildmessungen"),
     (codes.MEASUREMENT_GROUP, "Messgruppe"),
     (codes.TRACKING_IDENTIFIER, "Bezeichnung zur Verfolgung"),
