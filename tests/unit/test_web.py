@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import json
+import re
 import shutil
 import socket
 import threading
@@ -326,6 +327,16 @@ def test_the_page_has_no_inline_script_or_style_and_names_no_other_host(client: 
         assert "innerHTML" not in text
         assert "<style" not in text
         assert "style=" not in text
+
+
+def test_every_key_is_explained(client: httpx.Client) -> None:
+    program = (STATIC / "page.js").read_text()
+    keys = set(re.findall(r'^    "?([\w/?+-]+)"?: (?:\(\) =>|help)', program, re.MULTILINE))
+    assert {"n", "w", "ArrowDown", "/", "?", "+", "1"} <= keys
+    explained = client.get("/").text.partition('<dialog id="keys"')[2].partition("</dialog>")[0]
+    names = {"ArrowDown": "&darr;", "ArrowUp": "&uarr;", "PageDown": "Page Down", "PageUp": "Page Up", "Escape": "Esc"}
+    missing = [key for key in keys - {"?"} if f"<kbd>{names.get(key, key)}</kbd>" not in explained]
+    assert missing == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost:8080", "[::1]:8080", "LOCALHOST"])
