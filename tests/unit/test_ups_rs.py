@@ -23,9 +23,11 @@ from tests import programs
 from tests.programs import DELIVERED
 from tests.running import until
 from tests.worklists import TWELVE
-from triage_node.api import query
+from triage_node.api import dicom_json, query
 from triage_node.api.operation import BadRequest
 from triage_node.journal import Journal, workitems
+from triage_node.ups import procedure_step, values
+from triage_node.ups.catalogue import Catalogue
 from triage_node.ups.service import FILTERED, GLOBAL
 from triage_node.workitem import uid_of
 
@@ -230,6 +232,30 @@ def test_a_workitem_has_patient_facts_images_and_no_transaction_uid(common: Page
     looked = journal.rows("select words from audit where study_instance_uid = ?", DELIVERED)
     journal.close()
     assert {row["words"] for row in looked} == {"workitem, by UPS-RS"}
+
+
+def without_empty(said: Any) -> Any:
+    """PS3.18 section F.2.5: an empty attribute has no values; pydicom writes an empty list."""
+    if isinstance(said, dict):
+        return {key: without_empty(value) for key, value in said.items() if (key, value) != ("Value", [])}
+    return [without_empty(one) for one in said] if isinstance(said, list) else said
+
+
+def test_data_sets_are_written_as_pydicom_would_write_them(common: Page) -> None:
+    journal = Journal(common._feed._journal.state_dir, "test")
+    catalogue = Catalogue(programs.settings(journal.state_dir), journal)
+    compared = 0
+    for entry in catalogue.entries():
+        if not (entry.item.study_instance_uid or "").endswith("."):  # a UID that pydicom objects to
+            found = procedure_step.attributes(entry)
+            assert dicom_json.written(found) == without_empty(values.to_dataset(found).to_json_dict())
+            compared += 1
+    journal.close()
+    assert compared == len(TWELVE)
+    named = values.of(
+        PatientName="Doe^Jane=山田^花子", PatientID="", ProcedureStepProgress="12.5", ReferringPhysicianName="Who=山"
+    )
+    assert dicom_json.written(named) == without_empty(values.to_dataset(named).to_json_dict())
 
 
 def test_an_unknown_workitem_is_not_there(reader: httpx.Client) -> None:
