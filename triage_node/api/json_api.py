@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
 
 from triage_node import logbook, priority, workitem, worklist
 from triage_node.api import schemas
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from triage_node.config import Settings
     from triage_node.journal import Journal
@@ -209,7 +209,7 @@ class JsonApi:
         except ReadingRefused as refusal:
             return _not(uid, refusal)
         logbook.get().info("study released", study=uid, by=user.name, force=force)
-        return answered(None, 204)
+        return Response(status_code=204, headers={"Cache-Control": "no-store"})
 
     async def finish(self, request: Request) -> Response:
         """The study has been read."""
