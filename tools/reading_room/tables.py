@@ -48,8 +48,8 @@ def _in_words(tables: Mapping[str, Any]) -> str:
         f"With the strategy combined a severe study is reported {sooner} instead of {alone} minutes after it came; who "
         f"has no COVID-19 waits {price} minutes longer. Nothing is read faster: triage moves waiting from the sick to "
         "the others, and the maximum wait limits how much of it. Whoever has reached it goes first; so a maximum under "
-        f"the longest wait in order of arrival (here {longest} minutes) takes from triage what the tables show. Without "
-        f"any, severe studies would take {unlimited} minutes, and somebody {somebody}."
+        f"the longest wait in order of arrival (here {longest} minutes) takes from triage what the tables show. "
+        f"Without any, severe studies would take {unlimited} minutes, and somebody {somebody}."
     )
 
 
