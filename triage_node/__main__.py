@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from triage_node import __version__, config, logbook, terminal, worklist
-from triage_node.commands import access, marking
+from triage_node.commands import access, marking, what_if
 from triage_node.commands.options import DEFAULT_CONFIG, ConfigOption, JsonOption, journal_of, settings_of
 from triage_node.errors import ConfigurationError, StateInUse, TriageError
 from triage_node.journal import outbox
@@ -276,6 +276,7 @@ def conformance(json: JsonOption = False) -> None:
 
 
 marking.add(app)
+what_if.add(app)
 access.add(app)
 
 

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from triage_node.config import WorklistSection
     from triage_node.study import OperatingPoint
 
-_IN_THE_QUEUE = (StudyState.WAITING, StudyState.JUDGED, StudyState.NOT_ANALYSED)
+IN_THE_QUEUE = (StudyState.WAITING, StudyState.JUDGED, StudyState.NOT_ANALYSED)
 _HAS_FINDINGS = (StudyState.JUDGED, StudyState.READING, StudyState.READ, StudyState.CANCELLED)
-_STEPS = {level: step for step, level in enumerate(ReadingPriority)}
+LEVELS = tuple(ReadingPriority)  # the most urgent first
+_STEPS = {level: step for step, level in enumerate(LEVELS)}
 # The level that an order asks for at least. ROUTINE and LOW ask for no hurry (PS3.3 table C.30.2-1: LOW is routine).
 _ORDERED = {
     OrderPriority.STAT: ReadingPriority.HIGH,
@@ -205,7 +206,7 @@ def turns(
     taken: dict[bool, list[tuple[float, str]]] = {True: [], False: []}  # who left the queue, ordered STAT or not
     for one in by_arrival:
         state, is_stat = one.facts.state, one.facts.order_priority is OrderPriority.STAT
-        if state in _IN_THE_QUEUE:
+        if state in IN_THE_QUEUE:
             (stat if is_stat else queue).append(one)
             continue
         (reading if state is StudyState.READING else below).append(one)
@@ -360,7 +361,7 @@ def _reasons(turn: Turn, settings: WorklistSection, now: float) -> tuple[str, ..
             findings = (f"not analysed: {facts.words}",)
         if facts.order_priority:
             findings += (f"ordered {facts.order_priority}",)
-    if facts.state not in _IN_THE_QUEUE:
+    if facts.state not in IN_THE_QUEUE:
         return (*findings, f"state: {facts.state}")
     if facts.state is not StudyState.JUDGED:
         if turn.overtaken_by:

@@ -94,7 +94,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 
 def test_the_commands_are_those_of_the_design_and_mark() -> None:
     named = "serve demo analyze send worklist status study logs requeue reanalyze mark echo check-config conformance"
-    named += " hash-password sessions audit"
+    named += " hash-password sessions audit what-if"
     assert {name for name, command in COMMANDS.items() if not command.hidden} == set(named.split())
 
 

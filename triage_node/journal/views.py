@@ -142,6 +142,32 @@ def taken_at(journal: Journal, number: int) -> list[float]:
     return [row["claimed_at"] for row in reversed(rows)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """When a study got its first answer, was taken by a reader and was reported; None where that did not happen."""
+
+    answered_at: float | None
+    taken_at: float | None
+    reported_at: float | None
+
+
+def histories(journal: Journal, since: float) -> dict[str, History]:
+    """What became of the studies that have arrived since, by Study Instance UID."""
+    return {
+        row["study_instance_uid"]: History(
+            answered_at=row["answered_at"], taken_at=row["taken_at"], reported_at=row["reported_at"]
+        )
+        for row in journal.rows(
+            "select study_instance_uid,"
+            " (select min(created_at) from results where results.study_instance_uid = studies.study_instance_uid)"
+            " as answered_at, min(claimed_at) as taken_at,"
+            " max(case when workitems.state = 'COMPLETED' then ended_at end) as reported_at"
+            " from studies left join workitems using (study_instance_uid) where arrived_at >= ? group by 1",
+            since,
+        )
+    }
+
+
 def study(journal: Journal, study_instance_uid: str) -> StudyRow | None:
     """One study, or None if it is unknown."""
     row = journal.row(f"{_STUDY} where studies.study_instance_uid = ?", study_instance_uid)
