@@ -82,7 +82,9 @@ def arrive(journal: Journal, case: Case, now: float, *, slices: int = 3) -> None
     filed.close_all(journal, now)
 
 
-def judge_next(journal: Journal, cases: dict[str, Case], now: float, *, image: Image | None = None) -> Case:
+def judge_next(
+    journal: Journal, cases: dict[str, Case], now: float, *, image: Image | None = None, systems: tuple[str, ...] = ()
+) -> Case:
     """The analyst takes the next study and finishes it as its case says."""
     job = queue.claim(journal, OWNER, now)
     assert job is not None
@@ -108,7 +110,7 @@ def judge_next(journal: Journal, cases: dict[str, Case], now: float, *, image: I
         )
         overview = next(one for one in answer.objects if one.kind == "overview")
         write_overview(journal.state_dir / overview.path, overview.sop_instance_uid, image)
-    assert queue.finish(journal, job, OWNER, answer, (), now)
+    assert queue.finish(journal, job, OWNER, answer, (), now, systems=systems)
     return case
 
 

@@ -15,7 +15,7 @@ from tests import judged, peers, worklists
 from tests.unit import results_cases
 from tests.worklists import TWELVE, Case
 from triage_node.config import Settings
-from triage_node.journal import Journal, workitems
+from triage_node.journal import Journal, messages, workitems
 from triage_node.web import Page, outline, window
 
 if TYPE_CHECKING:
@@ -215,6 +215,23 @@ def test_a_study_page_tells_the_whole_story_and_keeps_current(tab: Tab, page: Pa
     expect(study.locator(".parameters")).to_contain_text("CT-1, CT-2 and CT-3 up to 25%, 50%, 75%")
     for words in ("preferred by the selection rule", "nothing new", "sent nowhere", "study judged", "ground glass"):
         expect(study).to_contain_text(words)
+
+
+def test_what_a_ris_was_told_and_acknowledged_stands_on_the_study_page(tab: Tab, page: Page, journal: Journal) -> None:
+    worklists.fill(journal, TWELVE, time.time())
+    tab.goto(f"{page.url}studies/{NEXT.study}")
+    study = tab.locator("#study")
+    expect(study).to_contain_text("Results and their delivery")
+    expect(study).not_to_contain_text("Messages to other systems")
+    worklists.judge_next(journal, {NEXT.study: NEXT}, time.time(), systems=("ris",))
+    expect(study).to_contain_text("Messages to other systems")
+    told = study.locator("table.ledger", has_text="Receiver").locator("tbody tr")
+    expect(told).to_contain_text("queued")
+    (message,) = messages.due(journal, "ris", time.time())
+    assert messages.begin(journal, message, time.time())
+    messages.record(journal, message, "refused", code="AR", words="unknown patient", now=time.time(), retry_at=None)
+    tab.reload()
+    expect(told).to_contain_text("refused AR: unknown patient")
 
 
 def test_a_probability_is_shown_beside_how_far_it_can_be_trusted(tab: Tab, page: Page, journal: Journal) -> None:

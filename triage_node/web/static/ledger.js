@@ -44,6 +44,23 @@ export function deliveryTable(report) {
   return table(["Object", "Answer", "Destination", "State", "What was asked and answered"], rows, "No object has been made yet.");
 }
 
+/** Every message about an answer to another system, and what was acknowledged; nothing where no such system is set up. */
+export function messagesTable(report) {
+  if (report.messages.length === 0) return [];
+  const rows = report.messages.map((message) => row(
+    { class: message.current ? null : "old" },
+    [el("b", {}, message.kind)],
+    message.current ? String(message.generation) : `${message.generation} (superseded)`,
+    message.destination,
+    [el("b", { class: ["refused", "given up"].includes(message.state) ? "bad" : null }, message.state),
+      ...[message.acknowledged_at ? `acknowledged ${clock(message.acknowledged_at)}` : null,
+        message.next_at ? `next attempt ${clock(message.next_at)}` : null].filter(Boolean).map((words) => el("small", {}, words))],
+    message.deliveries.length === 0 ? "–" : [el("ul", {}, ...message.deliveries.map((delivery) => el("li", {}, attemptWords({ ...delivery, status: null, state: [delivery.state, delivery.code].filter(Boolean).join(" ") }))))],
+  ));
+  const headings = ["Message", "Answer", "Receiver", "State", "What was sent and answered"];
+  return [el("h3", {}, "Messages to other systems"), table(headings, rows, "")];
+}
+
 /** How far the destination has vouched for an object, a line each. */
 function proofWords(object) {
   const steps = [["stored", object.stored_at], ["committed", object.committed_at], ["confirmed", object.confirmed_at]];

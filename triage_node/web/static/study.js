@@ -4,7 +4,7 @@ import { standing } from "./claims.js";
 import { PriorityMark } from "./marks.js";
 import { get } from "./node.js";
 import { PlaceWords, numbers, overviewImage, warnings } from "./panel.js";
-import { deliveryTable, eventsTable, seriesTable } from "./ledger.js";
+import { deliveryTable, eventsTable, messagesTable, seriesTable } from "./ledger.js";
 import { Viewer } from "./viewer.js";
 import { clock, el, nameOf, studyDate } from "./words.js";
 
@@ -77,12 +77,13 @@ export class StudyPage {
     parts.answer.replaceChildren(...this.#answer(report, about));
     parts.place.replaceChildren(...this.#place());
     this.#picture(report, about);
-    const ledger = JSON.stringify([report.series, report.objects, report.events]);
+    const ledger = JSON.stringify([report.series, report.objects, report.messages, report.events]);
     if (ledger !== this.ledger) {
       this.ledger = ledger;
       parts.ledger.replaceChildren(
         el("h3", {}, "Timeline"), eventsTable(report),
         el("h3", {}, "Results and their delivery"), deliveryTable(report),
+        ...messagesTable(report),
         el("h3", {}, "Series"), seriesTable(report),
         ...howJudged(report),
         el("p", { class: "sub uid" }, `Study Instance UID ${report.study_instance_uid}`),
