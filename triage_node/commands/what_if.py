@@ -138,6 +138,8 @@ def _waits(past: Past) -> Table:
             cells.append(" / ".join("-" if number is None else f"{number:.0f}" for number in numbers) + left)
         first = waits[what_if.POLICIES[0]]
         table.add_row(group, str(first.read + first.left), *cells)
+    if any(one.left for waits in past.groups.values() for one in waits.values()):
+        table.caption, table.caption_justify = "left: would still wait, and is in none of these numbers", "left"
     return table
 
 

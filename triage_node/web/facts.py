@@ -47,8 +47,9 @@ def strategy_words(rules: WorklistSection) -> list[str]:
         *chosen[rules.strategy],
         *([] if all(_chosen(rules)) else ["The reasons of each study name the thresholds that gave it its level."]),
         "Where a method gives no probability, the affected fraction of the worse lung decides alone.",
-        f"A judged study that has waited {rules.max_wait_min:g} min goes before all judged ones that have not.",
-        "A study that is not judged, yet or at all, keeps the place of its arrival.",
+        "What was ordered STAT stands before all else; a level that the order gave is never lowered.",
+        f"Nobody waits over {rules.max_wait_min:g} min for triage's sake; then a study goes before all that have not.",
+        "A study that is not judged, yet or at all, is read no later than in order of arrival.",
     ]
 
 
