@@ -19,7 +19,7 @@ from triage_node.config import CompletionSection, DestinationSection
 from triage_node.errors import TriageError
 from triage_node.journal import Journal, intake, outbox, queue, views
 from triage_node.journal.schema import SCHEMA_VERSION
-from triage_node.study import StudyState
+from triage_node.study import OrderPriority, StudyState
 
 PACS = DestinationSection(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
 REPORTS = DestinationSection(name="reports", ae_title="RIS", host="127.0.0.1", port=105, send=("report",))
@@ -460,3 +460,16 @@ def test_the_journal_of_a_newer_version_is_left_alone(journal: Journal) -> None:
     with pytest.raises(TriageError, match=f"schema 99, this version knows {SCHEMA_VERSION}"):
         Journal(journal.state_dir)
     assert journal.row("pragma user_version") == {"user_version": 99}
+
+
+def test_what_was_ordered_in_a_hurry_is_analysed_first(journal: Journal) -> None:
+    for study, said in (
+        ("1.1", None),
+        ("1.2", OrderPriority.LOW),
+        ("1.3", OrderPriority.HIGH),
+        ("1.4", OrderPriority.STAT),
+    ):
+        filed.arrive(journal, filed.header(study, f"{study}.1", 0, order_priority=said), now=10.0)
+    filed.close_all(journal, 20.0)
+    claimed = [queue.claim(journal, "analyst", 30.0) for _ in range(4)]
+    assert [job.study_instance_uid for job in claimed if job] == ["1.4", "1.3", "1.1", "1.2"]

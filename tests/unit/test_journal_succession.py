@@ -216,6 +216,10 @@ def test_the_journal_of_the_former_schema_says_what_was_tried(tmp_path: Path) ->
     sent(journal, "failed", "report")
     with journal.writing() as database:
         database.conn.execute("alter table outbox drop column tried_at")
+        for later in ("trigger studies_added", "trigger studies_changed", "index studies_by_revision"):
+            database.conn.execute(f"drop {later}")
+        for column in ("revision", "order_priority"):
+            database.conn.execute(f"alter table studies drop column {column}")
         database.conn.execute("pragma user_version = 2")
     journal.close()
     journal = Journal(tmp_path, "test")

@@ -258,8 +258,9 @@ def _queue_study(journal: Journal, database: sqlite_utils.Database, study: str, 
     )
     database.conn.execute(
         "insert into jobs (study_instance_uid, generation, last_instance_id, inputs_digest, priority, state, attempts,"
-        " created_at) values (?, ?, ?, ?, 0, 'queued', 0, ?)",
-        (study, generation, rows[-1]["id"], inputs_digest, now),
+        " created_at) select ?, ?, ?, ?, case order_priority when 'STAT' then 2 when 'HIGH' then 1 else 0 end,"
+        " 'queued', 0, ? from studies where study_instance_uid = ?",
+        (study, generation, rows[-1]["id"], inputs_digest, now, study),
     )
     journal.note(database, "study queued", study=study, at=now, generation=generation)
 
