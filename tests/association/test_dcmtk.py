@@ -78,6 +78,24 @@ def test_storescu_sends_a_series_and_every_byte_is_kept(
         assert {row["transfer_syntax_uid"] for row in node.rows("select * from instances")} == {syntax}
 
 
+@pytest.mark.parametrize("syntax", [wire.EXPLICIT, wire.IMPLICIT, str(RLELossless)])
+def test_the_priority_of_the_order_comes_with_the_images(
+    receive: Callable[..., Any], tmp_path: Path, syntax: str
+) -> None:
+    """DCMTK's dcmodify puts Requested Procedure Priority into the images of one of two studies."""
+    dcmodify = peers.require("dcmodify", package="dcmtk")
+    hurried = builders.ct_series(tmp_path / "hurried", slices=3, study="hurried", transfer_syntax=syntax)
+    builders.ct_series(tmp_path / "other", slices=3, study="other", transfer_syntax=syntax)
+    insert = [str(dcmodify), "-nb", "-i", "(0040,1003)=STAT", *map(str, hurried.paths)]
+    assert subprocess.run(insert, check=False, timeout=30).returncode == 0
+    with receive() as node:
+        for folder in ("other", "hurried"):
+            path = str(tmp_path / folder)
+            assert run("storescu", node.port, "-aec", "TRIAGE", OPTIONS[syntax], "+sd", path).returncode == 0
+        rows = node.rows("select order_priority from studies order by arrived_at")
+        assert [row["order_priority"] for row in rows] == [None, "STAT"]
+
+
 def test_dcmsend_sends_what_it_finds_and_every_byte_is_kept(receive: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "series"
     builders.ct_series(folder, slices=5)
