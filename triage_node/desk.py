@@ -15,7 +15,7 @@ from triage_node import completion, logbook, messenger, sender
 from triage_node.api import Api
 from triage_node.archive import Archive
 from triage_node.journal import Journal, intake
-from triage_node.ups import Worklist
+from triage_node.ups import Worklist, catalogue
 from triage_node.web import Page
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def close_complete_series(settings: Settings, journal: Journal, now: float) -> i
 def run(settings: Settings, bell: Doorbell, *, ring_analyst: Callable[[], None], stop: threading.Event) -> int:
     """The desk process; returns the exit status."""
     log = logbook.get()
+    catalogue.spare_the_collector()
     journal = Journal(settings.state_dir, "desk")
     api = Api(settings, journal) if settings.api.enabled or settings.api.ups_rs else None
     page = Page(settings, journal, also=api) if settings.web.enabled else None

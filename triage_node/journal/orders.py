@@ -133,6 +133,12 @@ def register(journal: Journal, now: float) -> int:
     return len(new) + len(came)
 
 
+def newest(journal: Journal) -> int:
+    """A number that changes when a study comes."""
+    row = journal.row("select coalesce(max(rowid), 0) as number from studies")
+    return 0 if row is None else int(row["number"])
+
+
 def undescribed(journal: Journal, limit: int) -> list[Undescribed]:
     """Studies whose header has not been looked at, the newest first, with their first image."""
     rows = journal.rows(

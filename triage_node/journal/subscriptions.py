@@ -14,7 +14,7 @@ from triage_node.journal import transitions
 from triage_node.workitem import EventKind, StepState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     import sqlite_utils
 
@@ -221,28 +221,24 @@ def _global(journal: Journal) -> list[GlobalSubscription]:
     ]
 
 
-def tell_priorities(journal: Journal, priorities: dict[str, str], words: Callable[[str], str], now: float) -> int:
-    """Note the priorities of workitems by UID; returns how many have changed.
+def told_priorities(journal: Journal) -> dict[str, str]:
+    """The priorities that were last noted, by UID of the workitem."""
+    rows = journal.rows("select workitem_uid, told_priority from workitems where told_priority is not null")
+    return {row["workitem_uid"]: row["told_priority"] for row in rows}
 
-    Of those subscribers are told, with the `words` for a UID. The first priority of a workitem is no change.
-    """
-    rows = journal.rows("select workitem_uid, told_priority from workitems")
-    known = {row["workitem_uid"]: row["told_priority"] for row in rows}
-    others = {uid: said for uid, said in priorities.items() if uid in known and known[uid] != said}
-    changed = 0
-    uids = list(others)
+
+def tell_priorities(journal: Journal, changed: Mapping[str, tuple[str, str | None]], now: float) -> None:
+    """Note the priorities of workitems by UID; with words subscribers are told of the change."""
+    uids = list(changed)
     for first in range(0, len(uids), BATCH):
         with journal.writing() as database:
             for uid in uids[first : first + BATCH]:
-                priority = others[uid]
+                priority, words = changed[uid]
                 database.conn.execute("update workitems set told_priority = ? where workitem_uid = ?", (priority, uid))
-                if known[uid] is None:
-                    continue
-                changed += 1
-                database.conn.execute("update workitems set changed_at = ? where workitem_uid = ?", (now, uid))
-                detail = {"priority": priority, "words": words(uid)}
-                transitions.tell(database, uid, EventKind.PROGRESS, now, detail)
-    return changed
+                if words is not None:
+                    database.conn.execute("update workitems set changed_at = ? where workitem_uid = ?", (now, uid))
+                    detail = {"priority": priority, "words": words}
+                    transitions.tell(database, uid, EventKind.PROGRESS, now, detail)
 
 
 def restarted(journal: Journal, instance_uid: str, now: float) -> None:

@@ -6,6 +6,7 @@ Only workitems that changed are read again.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from dataclasses import dataclass
@@ -15,29 +16,45 @@ from typing import TYPE_CHECKING, Any
 from triage_node import worklist
 from triage_node.journal import transitions
 from triage_node.study import ReadingPriority
-from triage_node.ups import values
-from triage_node.ups.procedure_step import Entry
-from triage_node.workitem import OPEN
+from triage_node.ups import procedure_step, values
+from triage_node.ups.procedure_step import Entry, Known
+from triage_node.workitem import OPEN, StepState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from triage_node.config import Settings
     from triage_node.journal import Journal
-    from triage_node.journal.transitions import Workitem
     from triage_node.journal.views import StudyRow
     from triage_node.priority import Turn
     from triage_node.ups.values import Values
 
-AGES_S = 1.0  # so often the order is made anew while nothing happens: waiting itself moves studies
+AGES_S = 10.0  # so often the order is made anew while nothing happens: waiting itself moves studies
 _LEVELS = {level: number for number, level in enumerate(ReadingPriority)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kept:
-    """A workitem with what was ordered and performed, parsed."""
+def spare_the_collector() -> None:
+    """Look for cycles of garbage less often.
 
-    item: Workitem
-    ordered: Values
-    performed: Values
+    The order of thousands of studies is made anew with each result; looking through all of them for cycles nearly each
+    time takes longer than making it.
+    """
+    gc.set_threshold(100_000, 50, 100)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """The reading tasks as they stood at one moment; an entry is made of one when somebody looks at it."""
+
+    places: tuple[Known, ...]
+    listed: dict[str, tuple[StudyRow, Turn]]  # by Study Instance UID
+    arriving: frozenset[str]
+    now: float
+
+    def entry(self, known: Known) -> Entry:
+        uid = known.item.study_instance_uid or ""
+        row, turn = self.listed.get(uid, (None, None))
+        return Entry(known=known, row=row, turn=turn, is_arriving=uid in self.arriving, now=self.now)
 
 
 class Catalogue:
@@ -47,31 +64,44 @@ class Catalogue:
         self._settings = settings
         self._journal = journal
         self._lock = threading.Lock()
-        self._kept: dict[str, _Kept] = {}
+        self._known: dict[str, Known] = {}
+        self._ended: tuple[Known, ...] | None = None  # None: to be put in order
         self._headers: dict[str, Values] = {}
         self._seen_event = -1  # the last workitem event that is in here
         self._seen_header = 0
         self._version = -1
-        self._made_at = 0.0
-        self._entries: dict[str, Entry] = {}
+        self._order = _Order(places=(), listed={}, arriving=frozenset(), now=float("-inf"))
 
-    def entries(self, now: float | None = None) -> tuple[Entry, ...]:
-        """Every reading task, in order."""
-        return tuple(self._fresh(time.time() if now is None else now).values())
+    def entries(self, now: float | None = None) -> Iterator[Entry]:
+        """Every reading task, in order; made one by one, as they are asked for."""
+        order = self._fresh(time.time() if now is None else now)
+        return (order.entry(known) for known in order.places)
 
     def entry(self, workitem_uid: str) -> Entry | None:
         """One reading task."""
-        return self._fresh(time.time()).get(workitem_uid)
+        order = self._fresh(time.time())
+        known = self._known.get(workitem_uid)
+        return None if known is None else order.entry(known)
 
-    def _fresh(self, now: float) -> dict[str, Entry]:
+    def priorities(self, now: float) -> dict[str, ReadingPriority]:
+        """Priority of every reading task that nobody has claimed, by its UID."""
+        order = self._fresh(now)
+        found = {}
+        for known in order.places:
+            if known.item.state is StepState.SCHEDULED:
+                _, turn = order.listed.get(known.item.study_instance_uid or "", (None, None))
+                found[known.item.workitem_uid] = procedure_step.priority_of(known.item, turn, known.rules, order.now)
+        return found
+
+    def _fresh(self, now: float) -> _Order:
         with self._lock:
             version = self._journal.version()
-            if version != self._version or now - self._made_at >= AGES_S:
+            if version != self._version or now - self._order.now >= AGES_S:
                 self._read_workitems()
                 self._read_headers()
-                self._entries = self._arranged(now)
-                self._version, self._made_at = version, now
-            return self._entries
+                self._order = self._arranged(now)
+                self._version = version
+            return self._order
 
     def _read_workitems(self) -> None:
         newest = self._journal.row("select coalesce(max(id), 0) as id from workitem_events")
@@ -88,10 +118,17 @@ class Catalogue:
             return
         for row in rows:
             item = transitions.workitem_of(row)
-            self._kept[item.workitem_uid] = _Kept(
+            if item.state not in OPEN:
+                self._ended = None
+            self._known[item.workitem_uid] = Known(
                 item=item,
+                headers=self._headers,
                 ordered=values.from_json(item.ordered_json),
                 performed=values.from_json(item.performed_json),
+                label=self._settings.ups.worklist_label,
+                ae_title=self._settings.node.ae_title,
+                rules=self._settings.worklist,
+                inputs=partial(self._inputs, item.study_instance_uid or ""),
             )
         self._seen_event = newest["id"]
 
@@ -104,36 +141,34 @@ class Catalogue:
             self._headers[row["study_instance_uid"]] = values.from_json(row["header_json"])
             self._seen_header = row["number"]
 
-    def _arranged(self, now: float) -> dict[str, Entry]:
+    def _arranged(self, now: float) -> _Order:
         listed = {
             row.study_instance_uid: (row, turn)
             for row, turn in worklist.reading_turns(self._journal, self._settings, now)
         }
-        arriving = {
-            row["study_instance_uid"]
-            for row in self._journal.rows("select distinct study_instance_uid from series where state = 'open'")
-        }
-        found = [self._entry(kept, listed, arriving, now) for kept in self._kept.values()]
-        found.sort(key=_place)
-        return {entry.item.workitem_uid: entry for entry in found}
-
-    def _entry(self, kept: _Kept, listed: dict[str, tuple[StudyRow, Turn]], arriving: set[str], now: float) -> Entry:
-        uid = kept.item.study_instance_uid or ""
-        row, turn = listed.get(uid, (None, None))
-        return Entry(
-            item=kept.item,
-            row=row,
-            turn=turn,
-            header=self._headers.get(uid, {}),
-            ordered=kept.ordered,
-            performed=kept.performed,
-            label=self._settings.ups.worklist_label,
-            ae_title=self._settings.node.ae_title,
-            is_arriving=uid in arriving,
-            rules=self._settings.worklist,
+        arriving = self._journal.rows("select distinct study_instance_uid from series where state = 'open'")
+        rules = self._settings.worklist
+        places: list[tuple[int, float, float, str]] = []
+        for uid, known in self._known.items():
+            if known.item.state in OPEN:
+                _, turn = listed.get(known.item.study_instance_uid or "", (None, None))
+                level = _LEVELS[procedure_step.priority_of(known.item, turn, rules, now)]
+                rank = float("inf") if turn is None else turn.rank
+                places.append((level, rank, known.item.created_at, uid))
+        places.sort()
+        return _Order(
+            places=(*(self._known[uid] for *_, uid in places), *self._ended_last_first()),
+            listed=listed,
+            arriving=frozenset(row["study_instance_uid"] for row in arriving),
             now=now,
-            inputs=partial(self._inputs, uid),
         )
+
+    def _ended_last_first(self) -> tuple[Known, ...]:
+        if self._ended is None:
+            ended = [known for known in self._known.values() if known.item.state not in OPEN]
+            ended.sort(key=lambda known: (-(known.item.ended_at or 0.0), known.item.workitem_uid))
+            self._ended = tuple(ended)
+        return self._ended
 
     def _inputs(self, study: str) -> tuple[Values, ...]:
         """The images of a study by series (PS3.3 table 10-3b), and the AE titles that have sent them."""
@@ -161,11 +196,3 @@ def _input(study: str, series: str, rows: list[dict[str, Any]]) -> Values:
         ),
         DICOMRetrievalSequence=(values.of(RetrieveAETitle=ae_title) for ae_title in senders),
     )
-
-
-def _place(entry: Entry) -> tuple[Any, ...]:
-    item = entry.item
-    if item.state not in OPEN:
-        return (1, -(item.ended_at or 0.0), item.workitem_uid)
-    rank = float("inf") if entry.turn is None else entry.turn.rank
-    return (0, _LEVELS[entry.priority], rank, item.created_at, item.workitem_uid)

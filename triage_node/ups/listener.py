@@ -38,6 +38,8 @@ class Listener:
         """Listen; returns the address. Raises OSError if it is in use."""
         section = self._settings.ups
         _config.LOG_HANDLER_LEVEL = "none"  # its handlers cost time and print identifiers
+        # it writes out every answer for a log that nobody reads, which takes longer than everything else
+        _config.LOG_RESPONSE_IDENTIFIERS = _config.LOG_REQUEST_IDENTIFIERS = False
         ae = AE(ae_title=self._settings.node.ae_title)
         ae.require_called_aet = True
         connections = section.maximum_associations + transport.SPARE_CONNECTIONS

@@ -35,9 +35,9 @@ def _header(keyword: str) -> Callable[[Entry], tuple[Any, ...]]:
     tag = values.tag(keyword)
 
     def said(entry: Entry) -> tuple[Any, ...]:
-        requests = entry.ordered.get(values.tag("ReferencedRequestSequence"), ())
+        requests = entry.known.ordered.get(values.tag("ReferencedRequestSequence"), ())
         ordered: tuple[Any, ...] = requests[0].get(tag, ()) if requests else ()
-        return ordered or entry.header.get(tag, ())
+        return ordered or entry.known.header.get(tag, ())
 
     return said
 
@@ -57,7 +57,7 @@ def _step(entry: Entry) -> tuple[values.Values, ...]:
     return (
         values.of(
             Modality="CT",
-            ScheduledStationAETitle=entry.ae_title,
+            ScheduledStationAETitle=entry.known.ae_title,
             ScheduledProcedureStepStartDate=f"{starts:%Y%m%d}",
             ScheduledProcedureStepStartTime=f"{starts:%H%M%S}",
             ScheduledPerformingPhysicianName=(),

@@ -53,33 +53,50 @@ HEADER: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """All that is known of one reading task."""
+class Known:
+    """What is known of a reading task whatever its place on the list; it changes when somebody changes it."""
 
     item: Workitem
-    row: StudyRow | None  # None before there are images
-    turn: Turn | None  # its place on the list
-    header: Values
+    headers: Mapping[str, Values]  # of studies by UID, as far as they were looked at
     ordered: Values
     performed: Values
     label: str  # of the worklist
     ae_title: str  # of this node
-    is_arriving: bool  # images are still coming
     rules: WorklistSection
-    now: float  # when the order was made
     inputs: Callable[[], tuple[Values, ...]]  # the images, looked up when somebody asks
+
+    @property
+    def header(self) -> Values:
+        """What the images say of their study."""
+        return self.headers.get(self.item.study_instance_uid or "", {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A reading task at its place on the list."""
+
+    known: Known
+    row: StudyRow | None  # None before there are images
+    turn: Turn | None
+    is_arriving: bool  # images are still coming
+    now: float  # when the order was made
+
+    @property
+    def item(self) -> Workitem:
+        """The workitem."""
+        return self.known.item
 
     def get(self, tag: int) -> tuple[Any, ...] | None:
         """The values of an attribute; None where a workitem has no such attribute."""
         row = ATTRIBUTES.get(tag)
-        return self.ordered.get(tag) if row is None else row(self)
+        return self.known.ordered.get(tag) if row is None else row(self)
 
     @property
     def study(self) -> WorklistItem | None:
         """The study as it stands on the list, with its facts and reasons in words; None before there are images."""
         if self.row is None or self.turn is None:
             return None
-        return worklist.item(self.row, self.turn, self.rules, self.now)
+        return worklist.item(self.row, self.turn, self.known.rules, self.now)
 
     @property
     def explanation(self) -> str:
@@ -90,24 +107,25 @@ class Entry:
     @property
     def longest_wait_s(self) -> float:
         """The configured maximum."""
-        return self.rules.max_wait_min * 60
-
-    @property
-    def is_overdue(self) -> bool:
-        """Whether the study has waited for the maximum."""
-        return self.row is not None and self.now - self.row.arrived_at >= self.longest_wait_s
+        return self.known.rules.max_wait_min * 60
 
     @property
     def priority(self) -> ReadingPriority:
-        """HIGH, MEDIUM or LOW; a study that has waited for the maximum is HIGH, so that no other list starves it."""
-        if self.turn is None:
-            return self.item.ordered_priority or ReadingPriority.MEDIUM
-        return ReadingPriority.HIGH if self.is_overdue else self.turn.standing.level
+        """HIGH, MEDIUM or LOW."""
+        return priority_of(self.item, self.turn, self.known.rules, self.now)
 
     @property
     def readiness(self) -> str:
         """Input Readiness State (0040,4041)."""
         return "INCOMPLETE" if self.row is None or self.is_arriving else "READY"
+
+
+def priority_of(item: Workitem, turn: Turn | None, rules: WorklistSection, now: float) -> ReadingPriority:
+    """Priority of a reading task; a study that has waited for the maximum is HIGH, so that no other list starves it."""
+    if turn is None:
+        return item.ordered_priority or ReadingPriority.MEDIUM
+    facts_ = turn.standing.facts
+    return ReadingPriority.HIGH if now - facts_.arrived_at >= rules.max_wait_min * 60 else turn.standing.level
 
 
 def moment(at: float) -> str:
@@ -141,7 +159,12 @@ def _said(keyword: str, *, otherwise: Callable[[Entry], tuple[Any, ...]] = lambd
     tag = values.tag(keyword)
 
     def said(entry: Entry) -> tuple[Any, ...]:
-        return entry.performed.get(tag) or entry.ordered.get(tag) or entry.header.get(tag) or otherwise(entry)
+        return (
+            entry.known.performed.get(tag)
+            or entry.known.ordered.get(tag)
+            or entry.known.header.get(tag)
+            or otherwise(entry)
+        )
 
     return said
 
@@ -173,7 +196,7 @@ def _comments(entry: Entry) -> tuple[str, ...]:
 
 def _request(entry: Entry) -> tuple[Values, ...]:
     def said(keyword: str) -> tuple[Any, ...]:
-        return entry.header.get(values.tag(keyword), ())
+        return entry.known.header.get(values.tag(keyword), ())
 
     accession = (entry.row.accession_number if entry.row else "") or entry.item.accession_number
     return (
@@ -195,7 +218,7 @@ def _request(entry: Entry) -> tuple[Values, ...]:
 
 
 def _progress(entry: Entry) -> tuple[Values, ...]:
-    said = entry.performed.get(values.tag("ProcedureStepProgressInformationSequence"), ())
+    said = entry.known.performed.get(values.tag("ProcedureStepProgressInformationSequence"), ())
     item = entry.item
     if item.state is not StepState.CANCELED or item.ended_at is None:
         return said
@@ -208,7 +231,7 @@ def _progress(entry: Entry) -> tuple[Values, ...]:
 
 def performed(entry: Entry) -> tuple[Values, ...]:
     """What was done: as its performer has described it, or as far as the node knows it."""
-    said = entry.performed.get(values.tag("UnifiedProcedureStepPerformedProcedureSequence"), ())
+    said = entry.known.performed.get(values.tag("UnifiedProcedureStepPerformedProcedureSequence"), ())
     if said or entry.item.claimed_at is None:
         return said
     ended_at = entry.item.ended_at
@@ -233,9 +256,9 @@ _ROWS: Final[Mapping[str, Callable[[Entry], tuple[Any, ...]]]] = MappingProxyTyp
     "ScheduledProcedureStepPriority": lambda entry: (entry.priority.value,),
     "ScheduledProcedureStepModificationDateTime": _modified,
     "ProcedureStepLabel": _said("ProcedureStepLabel", otherwise=_label),
-    "WorklistLabel": _said("WorklistLabel", otherwise=lambda entry: (entry.label,)),
+    "WorklistLabel": _said("WorklistLabel", otherwise=lambda entry: (entry.known.label,)),
     "ScheduledProcessingParametersSequence": lambda entry: (
-        *entry.ordered.get(values.tag("ScheduledProcessingParametersSequence"), ()),
+        *entry.known.ordered.get(values.tag("ScheduledProcessingParametersSequence"), ()),
         *facts.content(entry.study),
     ),
     "ScheduledStationNameCodeSequence": _said(
@@ -253,7 +276,7 @@ _ROWS: Final[Mapping[str, Callable[[Entry], tuple[Any, ...]]]] = MappingProxyTyp
     ),
     "CommentsOnTheScheduledProcedureStep": _said("CommentsOnTheScheduledProcedureStep", otherwise=_comments),
     "InputReadinessState": lambda entry: (entry.readiness,),
-    "InputInformationSequence": lambda entry: entry.inputs(),
+    "InputInformationSequence": lambda entry: entry.known.inputs(),
     "StudyInstanceUID": _study,
     # PS3.3 table C.30.4-1, relationship
     "PatientName": _said("PatientName"),
@@ -279,5 +302,5 @@ ATTRIBUTES: Final[Mapping[int, Callable[[Entry], tuple[Any, ...]]]] = MappingPro
 
 def attributes(entry: Entry, tags: tuple[int, ...] = ()) -> Values:
     """The attributes of a workitem: these, or all that have a value or are of its own table."""
-    wanted = tags or tuple(dict.fromkeys((*ATTRIBUTES, *entry.ordered)))
+    wanted = tags or tuple(dict.fromkeys((*ATTRIBUTES, *entry.known.ordered)))
     return {tag: entry.get(tag) or () for tag in wanted}

@@ -16,8 +16,8 @@ from pydicom.errors import InvalidDicomError
 from triage_node import logbook
 from triage_node.journal import orders, subscriptions
 from triage_node.ups import matching, values
+from triage_node.ups.catalogue import AGES_S
 from triage_node.ups.procedure_step import HEADER
-from triage_node.workitem import StepState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 1.0
 HEADERS_AT_ONCE: Final = 25
-AGEING_S: Final = 5.0  # so often priorities are looked at while nothing happens
+AGEING_S: Final = AGES_S / 2  # so often priorities are looked at while nothing happens
+REGISTER_S: Final = 60.0  # so often all studies are gone through, in case one was overlooked
 FORGET_S: Final = 3600.0
 
 
@@ -44,7 +45,10 @@ class Registrar(threading.Thread):
         self._woken = threading.Event()
         self._stopped = False
         self._version = -1
-        self._looked_at = self._forgot_at = float("-inf")
+        self._told: dict[str, str] | None = None  # priorities as they were last noted
+        self._newest = -1
+        self._more_to_describe = False
+        self._looked_at = self._forgot_at = self._registered_at = float("-inf")
 
     def wake(self) -> None:
         """Something may have happened."""
@@ -70,10 +74,11 @@ class Registrar(threading.Thread):
     def work(self, now: float) -> bool:
         """Bring everything up to date; True when there is more to do at once."""
         version = self._journal.version()
-        described = 0
-        if version != self._version:
+        newest = orders.newest(self._journal)
+        if newest != self._newest or self._more_to_describe or now - self._registered_at >= REGISTER_S:
             orders.register(self._journal, now)
-            described = self._describe()
+            self._more_to_describe = self._describe() >= HEADERS_AT_ONCE
+            self._newest, self._registered_at = newest, now
         if version != self._version or now - self._looked_at >= AGEING_S:
             self._notice_priorities(now)
             self._looked_at = now
@@ -84,7 +89,7 @@ class Registrar(threading.Thread):
         if now - self._forgot_at >= FORGET_S:
             subscriptions.forget(self._journal, now)
             self._forgot_at = now
-        return described >= HEADERS_AT_ONCE or dispatched >= subscriptions.BATCH
+        return self._more_to_describe or dispatched >= subscriptions.BATCH
 
     def _describe(self) -> int:
         """Look at the headers of new studies; returns of how many."""
@@ -94,13 +99,17 @@ class Registrar(threading.Thread):
         return len(new)
 
     def _notice_priorities(self, now: float) -> None:
-        scheduled = {
-            entry.item.workitem_uid: entry
-            for entry in self._catalogue.entries(now)
-            if entry.item.state is StepState.SCHEDULED
-        }
-        priorities = {uid: entry.priority.value for uid, entry in scheduled.items()}
-        subscriptions.tell_priorities(self._journal, priorities, lambda uid: scheduled[uid].explanation, now)
+        if self._told is None:
+            self._told = subscriptions.told_priorities(self._journal)
+        changed: dict[str, tuple[str, str | None]] = {}
+        for uid, priority in self._catalogue.priorities(now).items():
+            told = self._told.get(uid)
+            if told != priority:
+                entry = None if told is None else self._catalogue.entry(uid)  # the first one is no change
+                changed[uid] = (priority.value, None if entry is None else entry.explanation)
+        if changed:
+            subscriptions.tell_priorities(self._journal, changed, now)
+            self._told.update({uid: priority for uid, (priority, _) in changed.items()})
 
     def _filter(self) -> Callable[[str, str], bool]:
         """Whether a workitem matches a filter, each filter read once."""

@@ -16,7 +16,7 @@ from pydicom.uid import UID
 from triage_node import conformance, logbook, workitem
 from triage_node.errors import ReadingRefused
 from triage_node.journal import orders, subscriptions, workitems
-from triage_node.ups import matching, modality_worklist, procedure_step, requests, values
+from triage_node.ups import encoding, matching, modality_worklist, procedure_step, requests, values
 from triage_node.workitem import StepState
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ class Service:
             return
         as_modality_worklist = event.context.abstract_syntax == conformance.MODALITY_WORKLIST_FIND
         known = {*procedure_step.ATTRIBUTES, *(modality_worklist.ATTRIBUTES if as_modality_worklist else ())}
-        supported = all(key.tag in known for key in keys)
+        pending = PENDING if all(key.tag in known for key in keys) else PENDING_WITHOUT_SOME_KEYS
+        implicit = UID(str(event.context.transfer_syntax)).is_implicit_VR
         found = 0
         for entry in entries:
             if event.is_cancelled:
@@ -114,7 +115,7 @@ class Service:
                 answer = matching.answer(keys, get)
                 if not as_modality_worklist:
                     answer |= values.of(SOPClassUID=conformance.UPS_PUSH, SOPInstanceUID=entry.item.workitem_uid)
-                yield PENDING if supported else PENDING_WITHOUT_SOME_KEYS, values.to_dataset(answer)
+                yield pending, encoding.dataset(answer, implicit=implicit)
         logbook.get().info(
             "worklist queried", peer=_calling(event), found=found, seconds=round(time.monotonic() - started, 3)
         )

@@ -7,9 +7,10 @@ has none. A data set is made only of what is sent.
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
@@ -34,6 +35,7 @@ _NUMBERS: Mapping[str, Callable[[str], float]] = {
 _BYTES = {"OB", "OD", "OF", "OL", "OV", "OW", "UN", "AT"}  # none of these is an attribute of a worklist
 
 
+@cache
 def tag(keyword: str) -> int:
     """The tag of an attribute by its keyword. Raises ValueError where there is none."""
     found = tag_for_keyword(keyword)
@@ -59,6 +61,7 @@ def code(concept: Code) -> Values:
     return of(CodeValue=concept.value, CodingSchemeDesignator=concept.scheme_designator, CodeMeaning=meaning)
 
 
+@cache
 def vr_of(tag_: int) -> str:
     """VR of a standard attribute; "UN" for others."""
     try:
@@ -131,6 +134,3 @@ def _dataset(values: Values) -> Dataset:
             found = tuple(_NUMBERS[vr](value) for value in found)
         dataset.add_new(BaseTag(number), vr, found[0] if len(found) == 1 else list(found) if found else None)
     return dataset
-
-
-KNOWN_KEYWORDS = frozenset(keyword_dict)
