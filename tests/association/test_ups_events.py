@@ -241,6 +241,7 @@ def test_subscriptions_and_reports_survive_a_killed_node(tmp_path: Path) -> None
         journal = running.journal()
         filed.queued(journal, MILD.study, now=time.time())
         uid = until(lambda: workitems.current(journal, MILD.study), 20, "the study is registered").workitem_uid
+        reading.get_when_there(port, uid)
         viewer.start()
         until(
             lambda: reading.act(port, GLOBAL, 3, WATCH, ae_title="VIEWER", DeletionLock="FALSE") == 0, 20, "subscribed"

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def name_of(path: Path) -> str:
 
 
 # ---------------------------------------------------------------------- shape
+
+
+def test_every_package_is_installed() -> None:
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    there = {
+        ".".join(path.parent.relative_to(ROOT).parts) for package in PACKAGES for path in (ROOT / package).rglob("*.py")
+    }
+    assert set(described["tool"]["setuptools"]["packages"]) == there
 
 
 @pytest.mark.parametrize("path", OURS, ids=name_of)
