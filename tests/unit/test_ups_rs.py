@@ -32,7 +32,7 @@ from triage_node.ups.service import FILTERED, GLOBAL
 from triage_node.workitem import uid_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from triage_node.web import Page
 
@@ -90,6 +90,16 @@ def said(answer: httpx.Response, status: int = 200) -> Any:
 def first(data: dict[str, Any], keyword: str) -> Any:
     """The first value of an attribute by keyword; not through pydicom, which objects to what some images say."""
     return data[f"{tag_for_keyword(keyword):08X}"]["Value"][0]
+
+
+@contextmanager
+def audited(page: Page) -> Iterator[Callable[..., list[Any]]]:
+    """The journal of a page, to be asked in SQL."""
+    journal = Journal(page._feed._journal.state_dir, "test")
+    try:
+        yield journal.rows
+    finally:
+        journal.close()
 
 
 def of_study(client: httpx.Client, study: str) -> str:
@@ -349,10 +359,21 @@ def test_a_body_that_names_no_state_is_refused(reader: httpx.Client, body: bytes
     assert answer.json()["error"]
 
 
-def test_what_nobody_reads_is_called_off_on_request_and_what_is_read_only_with_a_listener(own: httpx.Client) -> None:
+def test_what_nobody_reads_is_called_off_by_an_administrator_and_what_is_read_only_with_a_listener(
+    own: httpx.Client, chief: httpx.Client, page: Page
+) -> None:
     uid, other = of_study(own, WAITING), of_study(own, SEVERE)
     reason = {"00741238": {"vr": "LT", "Value": ["not needed any more"]}}
-    assert own.post(f"/ups-rs/workitems/{uid}/cancelrequest", json=reason).status_code == 202
+    before = own.get(f"/api/v1/studies/{WAITING}").json()["state"]
+    refused = own.post(f"/ups-rs/workitems/{uid}/cancelrequest", json=reason)
+    assert refused.status_code == 403
+    assert "only an administrator calls it off" in refused.json()["error"]
+    assert own.get(f"/api/v1/studies/{WAITING}").json()["state"] == before != "cancelled"
+    with audited(page) as rows:
+        (told,) = rows("select * from audit where kind = 'Use of Restricted Function'")
+    assert (told["user_name"], told["outcome"]) == ("reader", 4)
+    assert told["words"] == f"POST /ups-rs/workitems/{uid}/cancelrequest"
+    assert chief.post(f"/ups-rs/workitems/{uid}/cancelrequest", json=reason).status_code == 202
     assert own.get(f"/api/v1/studies/{WAITING}").json()["state"] == "cancelled"
     assert "CANCELED" in own.post(f"/ups-rs/workitems/{uid}/cancelrequest").headers["warning"]
     assert own.put(f"/ups-rs/workitems/{other}/state", json=state("IN PROGRESS")).status_code == 200

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from triage_node import logbook, workitem
+from starlette.concurrency import run_in_threadpool
+
+from triage_node import audit, logbook, workitem
 from triage_node.api.operation import BadRequest, refused
 from triage_node.errors import ReadingRefused
 from triage_node.ups import requests
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from triage_node.journal import Journal
     from triage_node.workitem import Outcome
 
     Handler = Callable[[Any, Request], Coroutine[Any, Any, Response]]
@@ -29,6 +33,7 @@ HTTP: Final[Mapping[int, int]] = MappingProxyType({
     workitem.NOT_SCHEDULED_AT_CREATION: 400,
     workitem.ONLY_BY_CREATION: 400,
     workitem.RECEIVING_AE_UNKNOWN: 403,
+    workitem.NOT_AUTHORIZED: 403,
     workitem.ACTION_NOT_APPROPRIATE: 400,
     requests.INVALID_VALUE: 400,
     requests.MISSING_ATTRIBUTE: 400,
@@ -49,9 +54,25 @@ def bordered(handler: Handler) -> Handler:
             return refused(str(error), 400)
         except ReadingRefused as refusal:
             logbook.get().warning("worklist request refused", by=request.user.name, why=str(refusal))
+            if refusal.status == workitem.NOT_AUTHORIZED:
+                await run_in_threadpool(_restricted, self._journal, request)
             return refusal_of(refusal, request)
 
     return answered
+
+
+def _restricted(journal: Journal, request: Request) -> None:
+    """What the role alone does not decide, and the access control therefore does not tell."""
+    told = audit.Entry(
+        event=audit.AuditEvent.SECURITY_ALERT,
+        kind=audit.AuditType.RESTRICTED,
+        outcome=audit.Outcome.MINOR_FAILURE,
+        user=request.user.name,
+        role=request.user.role,
+        address=request.scope["visit"].address,
+        words=f"{request.method} {request.url.path[:200]}",
+    )
+    audit.record(journal, told, time.time())
 
 
 def accept(outcome: Outcome, uid: str) -> None:

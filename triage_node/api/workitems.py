@@ -50,6 +50,7 @@ BAD: Final = Said(
     words="The request cannot be understood, or what must be said is missing.", schema=schemas.ref("Error")
 )
 NONE: Final = Said(words="There is no such workitem.", schema=schemas.ref("Error"))
+_MAY_NOT: Final = Said(words="Nobody reads it yet: an administrator calls it off.", schema=schemas.ref("Error"))
 _CONFLICT: Final = Said(words="The state of the workitem does not allow it.", schema=schemas.ref("Error"))
 
 
@@ -119,10 +120,11 @@ class Workitems:
             ),
             Operation(
                 method="POST", path=f"{ROOT}/workitems/{{workitem}}/cancelrequest", name="request_cancel",
-                tag="workitems", words="Request cancellation (PS3.18 11.8) of what somebody else reads or nobody yet.",
+                tag="workitems",
+                words="Request cancellation (PS3.18 11.8) of what is read; administrators: also of what is not yet.",
                 answer=self.request_cancel, right=Right.CLAIM, body=_DATA_SET, body_media=DICOM_JSON,
                 body_required=False, parameters=(WORKITEM,),
-                answers={202: Said(words="Cancelled, or its performer is told."), 400: BAD, 404: NONE,
+                answers={202: Said(words="Cancelled, or its performer is told."), 400: BAD, 403: _MAY_NOT, 404: NONE,
                          409: _CONFLICT},
             ),
         )  # fmt: skip
@@ -241,8 +243,15 @@ class Workitems:
         words = detail.pop("words", "")
 
         def asked() -> Outcome:
-            by = request.user.name
-            return workitems.request_cancel(self._journal, uid, by, time.time(), detail=detail, words=words)
+            return workitems.request_cancel(
+                self._journal,
+                uid,
+                request.user.name,
+                time.time(),
+                detail=detail,
+                words=words,
+                may_call_off=request.user.may(Right.CALL_OFF),
+            )
 
         outcome = await run_in_threadpool(asked)
         accept(outcome, uid)

@@ -157,11 +157,19 @@ def change_state(
 
 
 def request_cancel(
-    journal: Journal, workitem_uid: str, by: str, now: float, *, detail: dict[str, str], words: str = ""
+    journal: Journal,
+    workitem_uid: str,
+    by: str,
+    now: float,
+    *,
+    detail: dict[str, str],
+    words: str = "",
+    may_call_off: bool = True,
 ) -> Outcome:
     """Request UPS Cancel (PS3.4 CC.2.2); `detail` and `words` are what the performer is told.
 
-    Refused where nobody else is subscribed who could be told: then the performer will not learn of it.
+    Refused where nobody else is subscribed who could be told: then the performer will not learn of it. Raises
+    ReadingRefused where nobody performs it yet, so that the request alone would end it, and `may_call_off` is false.
     """
     with journal.writing() as database:
         item = transitions.by_uid(database, workitem_uid)
@@ -175,6 +183,10 @@ def request_cancel(
                 database, workitem_uid, EventKind.CANCEL_REQUESTED, now, {"by": by, "words": words, **detail}
             )
         elif item is not None:
+            if outcome.states and not may_call_off:
+                raise ReadingRefused(
+                    f"{_stands(item)}, and only an administrator calls it off", status=workitem.NOT_AUTHORIZED
+                )
             transitions.go_through(journal, database, item, outcome, by, now, words=words)
         return outcome
 

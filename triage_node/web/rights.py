@@ -29,6 +29,7 @@ class Right(StrEnum):
     READ = "look at the list and its studies"
     CLAIM = "claim a study, release it, finish reading it"
     MARK_OTHERS = "mark what somebody else has claimed"
+    CALL_OFF = "call off what nobody reads yet"
     REQUEUE = "send results again"
     DESTINATIONS = "see how the destinations are"
     ADMINISTER = "change anything else"
@@ -49,7 +50,8 @@ WRITING: Final[tuple[tuple[re.Pattern[str], Right], ...]] = (
     (re.compile(r"/api/study/[^/]+/(?:claim|release|finish)|/api/claims/next"), Right.CLAIM),
     (re.compile(r"/api(?:/v1)?/requeue"), Right.REQUEUE),
     (re.compile(r"/api/v1/studies/[^/]+/(?:claim|finish)"), Right.CLAIM),
-    # Ordering (POST of /ups-rs/workitems) is for administrators; what is there is for readers, as on the page
+    # Ordering (POST of /ups-rs/workitems) is for administrators; what is there is for readers, as on the page. To
+    # request the cancellation of what is being read, too: what nobody reads yet needs CALL_OFF, which the API looks at
     (re.compile(r"/ups-rs/workitems/[^/]+(?:/(?:state|cancelrequest|subscribers/[^/]+(?:/suspend)?))?"), Right.CLAIM),
 )
 READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1, safe methods
