@@ -20,6 +20,7 @@ from triage_node.api import Api
 from triage_node.config import Settings
 from triage_node.errors import ConfigurationError
 from triage_node.journal import Journal, workitems
+from triage_node.web.looking import look
 from triage_node.web.rights import READING_METHODS, Right, needed
 from triage_node.web.routes import application
 
@@ -132,6 +133,22 @@ def test_the_access_control_asks_for_the_right_that_the_description_names(tmp_pa
         assert needed(operation.method, path) is operation.right, operation.name
         assert (operation.method in READING_METHODS) == (operation.right is Right.READ)
     journal.close()
+
+
+# What is read and tells of no patient, or (a workitem) tells the audit itself.
+NO_LOOK = frozenset({
+    "/login", "/session", "/health", "/api/status", "/api/v1/status", "/api/v1/openapi.json", "/api/v1/dead-letters",
+    "/ups-rs/workitems/{workitem}",
+})  # fmt: skip
+
+
+def test_every_address_that_is_read_is_a_look_or_known_to_be_none(tmp_path: Path) -> None:
+    journal, chosen = Journal(tmp_path, "test"), programs.settings(tmp_path)
+    served = application(chosen, journal, also=Api(chosen, journal))
+    journal.close()
+    read = {route.path for route in served.routes if isinstance(route, Route) and "GET" in (route.methods or ())}
+    none = {path for path in read if look(re.sub(r"{[^}]+}", "1.2.3", path), "") is None}
+    assert none == NO_LOOK
 
 
 def test_each_kind_is_off_until_it_is_switched_on(tmp_path: Path) -> None:

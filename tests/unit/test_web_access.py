@@ -680,6 +680,20 @@ def test_a_thumbnail_belongs_to_the_list_and_an_image_in_full_is_a_view(browser:
     assert len(told(journal, "DICOM Instances Accessed")) == 1
 
 
+def test_no_way_of_writing_a_width_makes_a_large_image_a_thumbnail(browser: Browser, journal: Journal) -> None:
+    browser.log_in()
+    assert browser.get(f"{STUDY}/overview.png?width=000160999999").status_code == 400
+    assert browser.get(f"{STUDY}/overview.png?width=160&width=1024").status_code == 200
+    assert len(told(journal, "DICOM Instances Accessed")) == 1
+
+
+def test_the_numbers_of_a_study_are_a_view_of_it(browser: Browser, journal: Journal) -> None:
+    browser.log_in()
+    assert browser.get(f"/api/place/{SEVERE.study}").status_code == 200
+    (row,) = audit.rows(journal, study=SEVERE.study)
+    assert (row.event, row.user_name) == ("DICOM Instances Accessed", "reader")
+
+
 def test_a_new_log_in_is_a_new_view(browser: Browser, journal: Journal) -> None:
     for _ in range(2):
         browser.log_in()

@@ -25,6 +25,7 @@ from triage_node.web.facts import node_facts
 from triage_node.web.feed import Feed
 from triage_node.web.guard import Guard, for_user, told_to
 from triage_node.web.lightbox import Lightbox
+from triage_node.web.looking import width_of
 from triage_node.web.viewing import Viewing
 
 if TYPE_CHECKING:
@@ -191,9 +192,10 @@ def _width(request: Request) -> int | None:
     text = request.query_params.get("width")
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 16 <= int(text[:6]) <= picture.MAXIMUM_WIDTH):
+    width = width_of(text)
+    if width is None or not 16 <= width <= picture.MAXIMUM_WIDTH:
         raise ValueError(f"width must be a number of pixels from 16 to {picture.MAXIMUM_WIDTH}")
-    return int(text)
+    return width
 
 
 def _part(request: Request) -> str:
