@@ -202,18 +202,28 @@ def test_fuzzy_matching_is_said_not_to_be_done(reader: httpx.Client) -> None:
         ({"ReferencedRequestSequence": "x"}, "is a sequence"),
         ({"PatientName.PatientID": "x"}, "only the last attribute"),
         ({"includefield": "NoSuchThing"}, "is no attribute"),
+        ({"PatientSize": "abc"}, "PatientSize cannot be 'abc': that is no value of its kind (DS)"),
+        ({"ReferencedFrameNumber": "one"}, "no value of its kind (IS)"),
+        ({"PatientWeight": "1e9999999999999999999x"}, "no value of its kind (DS)"),
+        ({"ReferencedRequestSequence": "", "ReferencedRequestSequence.AccessionNumber": "X"}, "not both"),
+        ({"ReferencedRequestSequence.AccessionNumber": "X", "ReferencedRequestSequence": ""}, "not both"),
     ],
 )
 def test_a_search_that_cannot_be_understood_says_why(reader: httpx.Client, parameters: dict, words: str) -> None:
     answer = reader.get("/ups-rs/workitems", params=parameters)
     assert answer.status_code == 400
     assert words in answer.json()["error"]
+    if not {"limit", "offset", "fuzzymatching", "includefield"} & set(parameters):
+        filtered = ",".join(f"{name}={value}" for name, value in parameters.items())
+        address = f"/ups-rs/workitems/{FILTERED}/subscribers/STATION"
+        assert reader.post(address, params={"filter": filtered}).status_code == 400
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.text(max_size=12), st.text(max_size=12)), max_size=4), st.sampled_from(sorted({
     "PatientName", "ScheduledProcedureStepStartDateTime", "00404018.00080100", "StudyInstanceUID", "PatientBirthDate",
-    "includefield", "limit",
+    "includefield", "limit", "PatientSize", "ReferencedRequestSequence", "ReferencedRequestSequence.AccessionNumber",
+    "ReferencedFrameNumber", "FrameIncrementPointer", "SmallestImagePixelValue", "PixelData", "Rows",
 })), st.text(max_size=20))  # fmt: skip
 def test_no_parameter_does_anything_but_be_understood_or_refused(pairs: list, name: str, value: str) -> None:
     try:

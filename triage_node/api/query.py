@@ -101,18 +101,29 @@ def _enter(query: Dataset, name: str, value: str) -> None:
     for tag in path[:-1]:
         if tag not in query:
             query.add_new(BaseTag(tag), "SQ", [Dataset()])
-        query = query[tag].value[0]
+        items = query[tag].value
+        if not items:
+            raise _named_twice(name)
+        query = items[0]
     vr = values.vr_of(path[-1])
     if vr == "SQ":
         if value:
             raise BadRequest(f"{name} is a sequence: name an attribute in it, {name}.CodeValue for instance")
-        query.setdefault(path[-1], DataElement(path[-1], "SQ", []))
+        if query.setdefault(path[-1], DataElement(path[-1], "SQ", [])).value:
+            raise _named_twice(name)
         return
     # PS3.18 section 8.3.4.1: a list of UIDs is parted by commas, or by the backslash of DICOM
     several = re.split(r"[,\\]", value) if vr == "UI" else [value]
     texts = [text for text in several if text]
     found = texts[0] if len(texts) == 1 else texts or None
-    query[path[-1]] = DataElement(path[-1], vr, found, validation_mode=IGNORE)
+    try:
+        query[path[-1]] = DataElement(path[-1], vr, found, validation_mode=IGNORE)
+    except (ValueError, TypeError, ArithmeticError, NotImplementedError):
+        raise BadRequest(f"{name} cannot be {value[:64]!r}: that is no value of its kind ({vr})") from None
+
+
+def _named_twice(name: str) -> BadRequest:
+    return BadRequest(f"{name}: a sequence is named as a whole or by attributes in it, not both")
 
 
 def _path(name: str) -> tuple[int, ...]:
