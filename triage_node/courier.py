@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from triage_node import logbook
 
 IDLE_POLL_S = 5.0
-LEAST_PAUSE_S = 0.05  # what is due now but cannot be done does not keep a core busy
+LEAST_PAUSE_S = 0.2  # what is due by the journal but cannot be done yet does not keep a core busy
+AT_ONCE = 0.0  # something was done, and there may be more
 
 
 class Courier(threading.Thread, ABC):
@@ -46,14 +47,14 @@ class Courier(threading.Thread, ABC):
             except Exception:  # noqa: BLE001  # the border of delivery: a fault with one object must not end the queue
                 self._log.exception("delivery failed")
                 at = None
-            wait_s = IDLE_POLL_S if at is None else min(IDLE_POLL_S, at - time.time())
-            if wait_s > 0.0:
+            if at != AT_ONCE:
+                wait_s = IDLE_POLL_S if at is None else min(IDLE_POLL_S, at - time.time())
                 self._woken.wait(max(LEAST_PAUSE_S, wait_s))
                 self._woken.clear()
 
     @abstractmethod
     def _next(self) -> float | None:
-        """Do what is due; returns when there may be more to do (None: when woken)."""
+        """Do what is due; returns AT_ONCE after work, else when there may be more (None: when woken)."""
 
     @abstractmethod
     def _cut(self) -> None:

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from triage_node import backoff, circuit, priority, worklist
-from triage_node.courier import Courier
+from triage_node.courier import AT_ONCE, Courier
 from triage_node.errors import DeliveryFailed, InvalidResult
 from triage_node.hl7 import acknowledgement, mllp, oru, subject
 from triage_node.hl7.observations import Answer
@@ -62,7 +62,7 @@ class Messenger(Courier):
         made = [(message, data) for message in batch if (data := self._made(message)) is not None]
         if made or probing:
             self._deliver(made, probing=probing)
-        return 0.0
+        return AT_ONCE
 
     def _made(self, message: Message) -> tuple[str, bytes] | None:
         """Control ID and bytes of a message; None, with the reason on record, when it cannot be made."""

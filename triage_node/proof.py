@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from triage_node import backoff, circuit, commitment, conformance, read_back, requestor
-from triage_node.courier import Courier
+from triage_node.courier import AT_ONCE, Courier
 from triage_node.errors import DeliveryFailed
 from triage_node.journal import proofs
 
@@ -59,7 +59,7 @@ class Prover(Courier):
     def _next(self) -> float | None:
         if circuit.probe_at(self._journal, self._destination) is not None:
             return None
-        return 0.0 if self._prove() else proofs.next_at(self._journal, self._destination.name)
+        return AT_ONCE if self._prove() else proofs.next_at(self._journal, self._destination.name)
 
     def _prove(self) -> bool:
         """Do what is due; False when nothing is."""

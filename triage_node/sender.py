@@ -16,7 +16,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
 from triage_node import backoff, circuit, conformance, requestor
-from triage_node.courier import Courier
+from triage_node.courier import AT_ONCE, Courier
 from triage_node.errors import DeliveryFailed
 from triage_node.journal import outbox, proofs
 from triage_node.proof import Prover
@@ -92,7 +92,7 @@ class Sender(Courier):
             self._echo()
         else:
             return outbox.next_at(self._journal, name)
-        return 0.0
+        return AT_ONCE
 
     def _deliver(self, batch: Sequence[Outgoing], *, probing: bool) -> None:
         log = self._log.bind(study=batch[0].study_instance_uid)
@@ -171,11 +171,15 @@ class Sender(Courier):
                 return
         else:
             self._association = association
-            answer = association.send_c_echo()
-            self._association = None
+            try:
+                answered = "Status" in association.send_c_echo()
+            except (RuntimeError, ValueError, OSError):  # gone before it could be asked
+                answered = False
+            finally:
+                self._association = None
             if association.is_established:
                 association.release()
-            if "Status" not in answer:
+            if not answered:
                 self._not_reached("no answer to the C-ECHO request: timed out or aborted")
                 return
         self._reached()

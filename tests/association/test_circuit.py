@@ -10,18 +10,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pynetdicom import AE, evt
 
 from tests.committing import archive
 from tests.delivering import Scripted, Sending, scripted
 from tests.running import free_port, until
-from triage_node import worklist
+from triage_node import conformance, worklist
 from triage_node.journal import circuits, outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from pynetdicom import evt
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -105,6 +104,24 @@ def test_without_anything_to_send_an_echo_probes_and_the_proofs_go_on(sending: C
         peer.kept.update(row["sop_instance_uid"] for row in node.journal.rows("select sop_instance_uid from outbox"))
         until(lambda: node.states() == ["confirmed"], 20, "it is confirmed")
         assert peer.stored == []
+
+
+def test_a_destination_that_hangs_up_before_the_echo_is_not_reached(sending: Callable[..., Sending]) -> None:
+    """Such a peer accepts the association of the probe and is gone before it can be asked anything."""
+    ae = AE(ae_title="PACS")
+    ae.add_supported_context(conformance.VERIFICATION)
+    server = ae.start_server(
+        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_ACCEPTED, lambda event: event.assoc.abort())]
+    )
+    try:
+        node = sending({"pacs": server.server_address[1]}, probe_longest_s=0.3)
+        circuits.not_reached(node.journal, "pacs", "gone", time.time(), time.time())
+        node.start()
+        until(lambda: failures(node) >= 3, 20, "two echoes have failed")
+        assert way(node).state == "not reached"
+        assert "C-ECHO" in way(node).words
+    finally:
+        server.shutdown()
 
 
 def test_a_probe_with_files_that_are_gone_is_an_echo(sending: Callable[..., Sending]) -> None:

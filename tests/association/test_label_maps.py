@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from tests import delivering, peers
 from tests.running import free_port, storescp, until
 from triage_node import conformance
 from triage_node.identity import LABEL_MAPS
-from triage_node.journal import views
+from triage_node.journal import outbox, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,3 +116,19 @@ def test_segmentations_are_deflated_for_who_takes_them_so(
         row = node.journal.row("select path from objects where sop_instance_uid = ?", one.SOPInstanceUID)
         assert row is not None
         assert one == pydicom.dcmread(node.settings.state_dir / row["path"])
+
+
+def test_a_label_map_that_is_refused_after_its_answer_was_withdrawn_brings_no_binary_of_it(
+    sending: Callable[..., Sending], tmp_path: Path
+) -> None:
+    node = sending({"pacs": free_port()}, segmentations="label map")
+    delivering.judged_for_real(node, tmp_path / "source")
+    under_way = next(one for one in outbox.due(node.journal, "pacs", time.time()) if one.kind in LABEL_MAPS)
+    assert outbox.begin(node.journal, under_way, time.time())
+    with node.journal.writing() as database:
+        database.conn.execute("update outbox set state = 'superseded'")
+    outbox.record(
+        node.journal, under_way, "refused", status=0x0122, words="not supported", now=time.time(), retry_at=None
+    )
+    assert set(lines(node).values()) == {"superseded"}
+    assert not BINARY & set(lines(node))

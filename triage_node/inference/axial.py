@@ -134,10 +134,12 @@ class AxialSlices:
         parts = _slabs(depth, height, width)
         # they share nothing, none holds the interpreter for long, and each draws alone: with threads of torch's own
         # beneath them they would wait for each other
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for part, _ in zip(parts, pool.map(draw, parts), strict=True):
-                tell(part.stop / depth)
-        torch.set_num_threads(threads)
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                for part, _ in zip(parts, pool.map(draw, parts), strict=True):
+                    tell(part.stop / depth)
+        finally:  # it is a setting of the whole process
+            torch.set_num_threads(threads)
         return Masks(lungs=lungs, lesions=found[0], consolidation=found[1] if len(found) > 1 else None)
 
 

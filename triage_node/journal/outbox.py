@@ -194,7 +194,9 @@ def _queue_binary(database: sqlite_utils.Database, outgoing: Outgoing, now: floa
         "insert or ignore into outbox (sop_instance_uid, study_instance_uid, destination, state, attempts, queued_at,"
         " next_at) select other.sop_instance_uid, outbox.study_instance_uid, destination, 'queued', 0, ?, ?"
         " from outbox join objects using (sop_instance_uid) join objects other"
-        " on other.result_id = objects.result_id and other.kind = ? where outbox.id = ?",
+        " on other.result_id = objects.result_id and other.kind = ?"
+        # not where the answer was withdrawn while the label map was under way
+        " where outbox.id = ? and outbox.state = 'queued'",
         (now, now, {str(kind): binary for kind, binary in LABEL_MAPS.items()}[outgoing.kind], outgoing.outbox_id),
     )
 
