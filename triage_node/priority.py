@@ -293,6 +293,11 @@ def percent(fraction: float) -> str:
     return "<1%" if 0 < fraction < 0.005 else f"{fraction:.0%}"
 
 
+def probability(value: float) -> str:
+    """A probability for people: what was judged is never written as impossible or certain."""
+    return "<0.01" if value < 0.01 else ">0.99" if value > 0.99 else f"{value:.2f}"
+
+
 def _explanation(turn: Turn, settings: WorklistSection, now: float) -> str:
     facts, numbers = turn.standing.facts, turn.standing.numbers
     if facts.state is StudyState.READING:
@@ -327,7 +332,7 @@ def _numbers(facts: Facts) -> str:
     right, left = facts.affected_fraction_right, facts.affected_fraction_left
     side = "each" if right == left else "the right" if fraction == right else "the left"
     words = f"{percent(fraction)} of {side} lung affected"
-    return words if facts.covid_probability is None else f"{words}, P(COVID-19) {facts.covid_probability:.2f}"
+    return words if facts.covid_probability is None else f"{words}, P(COVID-19) {probability(facts.covid_probability)}"
 
 
 def _held(facts: Facts, settings: WorklistSection, now: float) -> str:
@@ -345,7 +350,7 @@ def _findings(facts: Facts, reached: ReadingPriority, why: str) -> tuple[str, ..
             f"no {side} lung found" if fraction is None else f"{percent(fraction)} of the {side} lung affected"
         )
     if facts.covid_probability is not None:
-        found.append(f"P(COVID-19) {facts.covid_probability:.2f}")
+        found.append(f"P(COVID-19) {probability(facts.covid_probability)}")
     if why:
         found.append(f"{reached}: {why}")
     if facts.order_priority and why != f"ordered {facts.order_priority}":

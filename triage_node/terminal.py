@@ -173,7 +173,7 @@ def _name(item: WorklistItem) -> str:
 
 
 def _probability(item: WorklistItem) -> str:
-    return "-" if item.covid_probability is None else f"{item.covid_probability:.2f}"
+    return "-" if item.covid_probability is None else priority.probability(item.covid_probability)
 
 
 def _why(item: WorklistItem) -> str:

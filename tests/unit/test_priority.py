@@ -421,7 +421,8 @@ def test_every_explanation_has_the_place_or_the_state_and_the_deciding_number(st
         assert place_words in place.explanation or one.state not in IN_THE_QUEUE
         if one.affected_fraction is not None:
             assert f"{priority.percent(one.affected_fraction)} of " in place.explanation
-            assert one.covid_probability is None or f"P(COVID-19) {one.covid_probability:.2f}" in place.explanation
+            if one.covid_probability is not None:
+                assert f"P(COVID-19) {priority.probability(one.covid_probability)}" in place.explanation
 
 
 def rank_of(facts: Facts, studies: list[Facts], settings: WorklistSection) -> int:
@@ -435,6 +436,18 @@ def test_a_trace_of_disease_is_never_written_as_zero() -> None:
         "<1%",
         "1%",
         "38%",
+    ]
+
+
+def test_a_probability_is_never_written_as_impossible_or_certain() -> None:
+    assert [priority.probability(value) for value in (0.0, 0.004, 0.01, 0.5, 0.99, 0.996, 1.0)] == [
+        "<0.01",
+        "<0.01",
+        "0.01",
+        "0.50",
+        "0.99",
+        ">0.99",
+        ">0.99",
     ]
 
 

@@ -233,6 +233,8 @@ def _percent(fraction: float) -> str:
         return "0 %"
     if percent < 0.1:
         return "< 0.1 %"
+    if 99.5 <= percent < 100:
+        return "> 99 %"
     return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
 
 

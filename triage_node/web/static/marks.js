@@ -81,7 +81,7 @@ class LungBar {
     this.element.hidden = !judged;
     this.element.classList.toggle("missing", missing);
     this.fill.style.width = `${Math.min(1, fraction ?? 0) * 100}%`;
-    write(this.number, missing ? "none" : percent(fraction));
+    write(this.number, missing ? "not found" : percent(fraction));
     this.element.title = missing ? `no ${this.side} lung found` : `${this.side} lung: ${percent(fraction)} affected`;
   }
 }

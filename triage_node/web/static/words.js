@@ -46,7 +46,8 @@ export function clock(at) {
 }
 
 export function ml(value) {
-  return value === null || value === undefined ? "–" : `${Math.round(value).toLocaleString("en-GB")} ml`;
+  if (value === null || value === undefined) return "–";
+  return value > 0 && value < 0.5 ? "<1 ml" : `${Math.round(value).toLocaleString("en-GB")} ml`;
 }
 
 export function places(count) {
@@ -91,7 +92,9 @@ export function isJudged(study) {
 
 export function probabilityWords(study) {
   if (!isJudged(study)) return "–";
-  return study.covid_probability === null ? "not provided" : study.covid_probability.toFixed(2);
+  const value = study.covid_probability;
+  if (value === null) return "not provided";
+  return value < 0.01 ? "<0.01" : value > 0.99 ? ">0.99" : value.toFixed(2); // judged is never impossible or certain
 }
 
 /** Ground glass and consolidation as shares of the lesion; null where there is no lesion, or none was looked for. */
