@@ -12,7 +12,9 @@ from starlette.datastructures import Headers
 
 from triage_node import passwords
 from triage_node.config import UserSection, WebSection
+from triage_node.config.web import STATION_PREFIX
 from triage_node.journal.sessions import SessionRow
+from triage_node.ups import procedure_step
 from triage_node.web import caller, forgery, looking, rights, session, throttle
 from triage_node.web.login import next_page
 from triage_node.web.rights import Right, Role, User
@@ -110,13 +112,17 @@ def test_two_names_are_one_too_many() -> None:
         asked("10.0.0.5", ("X-Remote-User", "chief"), ("x-remote-user", "doe"))
 
 
-@pytest.mark.parametrize("name", ["a" * 65, "a\x07b", "a\u202eb"])
+@pytest.mark.parametrize("name", ["a" * 65, "a\x07b", "a\u202eb", "AE X", " AE X"])
 def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
     with pytest.raises(caller.Spoofed):
         asked("10.0.0.5", ("X-Remote-User", name.encode().decode("latin-1")))
 
 
-@pytest.mark.parametrize(("sent", "name"), [("", None), ("  ", None), (" doe ", "doe"), ("Müller", "Müller")])
+def test_what_no_user_is_called_is_what_a_station_is_called() -> None:
+    assert STATION_PREFIX == procedure_step.AE_PREFIX
+
+
+@pytest.mark.parametrize(("sent", "name"), [("", None), ("  ", None), (" doe ", "doe"), ("Müller", "Müller"), ("AEX", "AEX")])
 def test_a_name_is_read_as_latin_1_or_as_utf_8(sent: str, name: str | None) -> None:
     assert asked("10.0.0.5", ("X-Remote-User", sent)).user == name
     assert asked("10.0.0.5", ("X-Remote-User", sent.encode().decode("latin-1"))).user == name

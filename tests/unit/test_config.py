@@ -319,6 +319,10 @@ WRONG = {
     ),
     "a hash that is guessed quickly": (USER.replace("m=65536", "m=64"), "a hash that costs more to guess"),
     "a hash that takes the machine": (USER.replace("m=65536", "m=9999999"), "a hash that this machine can compute"),
+    "a user who passes for a DICOM station": (
+        USER.replace('"a"', '"AE X"'),
+        'web.users[0].name: found "AE X"; allowed: names that do not begin with "AE "',
+    ),
     "a user with a colon": (USER.replace('"a"', '"a:b"'), 'web.users[0].name: found "a:b"; allowed: 1 to 64 printable'),
     "every address as proxy": (
         '[web]\nproxy_addresses = ["*"]',

@@ -17,6 +17,8 @@ _HASH = re.compile(
 # At least what RFC 9106 and OWASP call acceptable (19 MiB, two passes); at most what a log-in may cost this machine.
 _LEAST_KIB, _LEAST_PASSES, _MOST_KIB, _MOST_PASSES, _MOST_LANES = 19_456, 2, 1_048_576, 20, 16
 HASH_COMMAND = "triage-node hash-password"
+# Who performs a workitem by DICOM is known by this and its AE title; so nobody else is called that.
+STATION_PREFIX = "AE "
 # Headers that every client or proxy sends for another purpose and that name nobody.
 _NOT_A_USER = {"host", "cookie", "authorization", "content-type", "content-length", "connection", "accept", "origin"}
 
@@ -24,6 +26,8 @@ _NOT_A_USER = {"host", "cookie", "authorization", "content-type", "content-lengt
 def _user_name(value: str) -> str:
     if not 1 <= len(value) <= 64 or not value.isprintable() or value != value.strip() or ":" in value:
         raise ValueError("1 to 64 printable characters, no colon, no spaces around")
+    if value.startswith(STATION_PREFIX):
+        raise ValueError(f'names that do not begin with "{STATION_PREFIX}", as those of DICOM stations do')
     return value
 
 

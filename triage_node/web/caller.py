@@ -7,6 +7,8 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from triage_node.config.web import STATION_PREFIX
+
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
 
@@ -66,6 +68,8 @@ def _user(value: str) -> str | None:
         raise Spoofed(
             f"the proxy names a user of more than {LONGEST_NAME} characters, or of signs that cannot be shown"
         )
+    if name.startswith(STATION_PREFIX):
+        raise Spoofed(f'the proxy names a user whose name begins with "{STATION_PREFIX}", as those of stations do')
     return name or None
 
 
