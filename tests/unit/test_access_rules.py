@@ -122,7 +122,9 @@ def test_what_no_user_is_called_is_what_a_station_is_called() -> None:
     assert STATION_PREFIX == procedure_step.AE_PREFIX
 
 
-@pytest.mark.parametrize(("sent", "name"), [("", None), ("  ", None), (" doe ", "doe"), ("Müller", "Müller"), ("AEX", "AEX")])
+@pytest.mark.parametrize(
+    ("sent", "name"), [("", None), ("  ", None), (" doe ", "doe"), ("Müller", "Müller"), ("AEX", "AEX")]
+)
 def test_a_name_is_read_as_latin_1_or_as_utf_8(sent: str, name: str | None) -> None:
     assert asked("10.0.0.5", ("X-Remote-User", sent)).user == name
     assert asked("10.0.0.5", ("X-Remote-User", sent.encode().decode("latin-1"))).user == name
