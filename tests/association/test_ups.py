@@ -14,7 +14,7 @@ from tests import filed, reading, worklists
 from tests.peers import require
 from tests.reading import MILD, PULL, PUSH, QUERY, REFUSED, SEVERE, UNJUDGED, WATCH
 from tests.running import until
-from triage_node import workitem
+from triage_node import workitem, worklist
 from triage_node.journal import queue, workitems
 
 if TYPE_CHECKING:
@@ -60,8 +60,27 @@ def findscu(port: int, *keys: str, sop_class: str = "-W") -> list[dict[str, str]
     ]
 
 
-def test_what_is_listed_by_priority_and_then_in_the_order_of_the_list(node: Reading) -> None:
-    assert studies(reading.find(node.port, ScheduledProcedureStepPriority="")) == ["S1", "R1", "U1", "M1"]
+def test_queries_are_answered_in_the_order_of_the_list(node: Reading) -> None:
+    found = reading.find(node.port, ScheduledProcedureStepPriority="")
+    listed = worklist.reading_list(node.journal, node.settings, time.time())
+    assert studies(found) == [one.accession_number for one in listed] == ["S1", "R1", "M1", "U1"]
+    # the mild one says MEDIUM: what stands behind it is not known to be less urgent
+    assert [one.ScheduledProcedureStepPriority for one in found] == ["HIGH", "MEDIUM", "MEDIUM", "MEDIUM"]
+
+
+def test_an_unjudged_study_is_not_read_after_later_ones_that_are_severe(tmp_path: Path) -> None:
+    severe = tuple(worklists.Case(accession_number=f"S{number}", right=0.7, probability=0.95) for number in range(6))
+    with reading.listening(reading.settings_in(tmp_path)) as node:
+        now = time.time()
+        for number, case in enumerate((UNJUDGED, *severe)):
+            worklists.arrive(node.journal, case, now - 100 + number)
+        assert queue.claim(node.journal, "other", now) is not None  # the first stays with an analyst
+        node.judge(*severe)
+        for case in (UNJUDGED, *severe):
+            node.uid(case)
+        found = reading.find(node.port, ScheduledProcedureStepPriority="")
+    assert found[0].StudyInstanceUID == UNJUDGED.study
+    assert {one.ScheduledProcedureStepPriority for one in found} == {"HIGH"}
 
 
 @pytest.mark.parametrize("context", [QUERY, PULL, WATCH])
@@ -82,13 +101,13 @@ def test_every_kind_of_matching(node: Reading) -> None:
     code = reading.dataset(CodeValue="110005", CodingSchemeDesignator="DCM")
     request = reading.dataset(AccessionNumber="S1")
     assert found(ScheduledProcedureStepPriority="HIGH") == ["S1"]
-    assert found(SOPInstanceUID=[node.uid(MILD), node.uid(UNJUDGED)]) == ["U1", "M1"]
-    assert found(ProcedureStepLabel="Reading: CT*") == ["S1", "R1", "U1", "M1"]
+    assert found(SOPInstanceUID=[node.uid(MILD), node.uid(UNJUDGED)]) == ["M1", "U1"]
+    assert found(ProcedureStepLabel="Reading: CT*") == ["S1", "R1", "M1", "U1"]
     assert found(ProcedureStepLabel="MR*") == []
     now = time.strftime("%Y%m%d%H%M%S")
-    assert found(ScheduledProcedureStepStartDateTime=f"-{now}") == ["S1", "R1", "U1", "M1"]
+    assert found(ScheduledProcedureStepStartDateTime=f"-{now}") == ["S1", "R1", "M1", "U1"]
     assert found(ScheduledProcedureStepStartDateTime=f"{int(now[:4]) + 1}-") == []
-    assert found(ScheduledWorkitemCodeSequence=[code]) == ["S1", "R1", "U1", "M1"]
+    assert found(ScheduledWorkitemCodeSequence=[code]) == ["S1", "R1", "M1", "U1"]
     assert found(ReferencedRequestSequence=[request]) == ["S1"]
     assert found(StudyInstanceUID=REFUSED.study) == ["R1"]
 
@@ -130,17 +149,18 @@ def test_findscu_lists_the_order_before_and_after_a_result(tmp_path: Path) -> No
     keys = ("StudyInstanceUID", "ScheduledProcedureStepPriority", "ProcedureStepState=SCHEDULED")
     with reading.listening(reading.settings_in(tmp_path)) as node:
         now = time.time()
-        for number, case in enumerate((UNJUDGED, MILD, late)):
+        for number, case in enumerate((MILD, UNJUDGED, late)):
             worklists.arrive(node.journal, case, now - 100 + number)
-        for case in (UNJUDGED, MILD, late):
+        for case in (MILD, UNJUDGED, late):
             node.uid(case)
         before = [(one["StudyInstanceUID"], one["ScheduledProcedureStepPriority"]) for one in findscu(node.port, *keys)]
-        job = queue.claim(node.journal, "other", now)  # the first stays with an analyst
+        node.judge(MILD)
+        job = queue.claim(node.journal, "other", now)  # the second stays with an analyst
         assert job is not None
         assert job.study_instance_uid == UNJUDGED.study
-        node.judge(MILD, late)
+        node.judge(late)
         after = [(one["StudyInstanceUID"], one["ScheduledProcedureStepPriority"]) for one in findscu(node.port, *keys)]
-    assert before == [(case.study, "MEDIUM") for case in (UNJUDGED, MILD, late)]
+    assert before == [(case.study, "MEDIUM") for case in (MILD, UNJUDGED, late)]
     assert after == [(late.study, "HIGH"), (UNJUDGED.study, "MEDIUM"), (MILD.study, "LOW")]
 
 

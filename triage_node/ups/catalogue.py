@@ -1,7 +1,10 @@
 """All reading tasks in the order of the list, kept in memory and brought up to date when somebody asks.
 
-What is open comes first: by priority, then as the node's own list has it. What has ended follows, the latest first.
-Only workitems that changed are read again.
+What is open comes first, exactly as the node's own list has it: an unjudged study is never worse off here than in order
+of arrival, and nobody waits longer than on the page. The priority of each is the most urgent at or behind its place,
+so that who sorts by priority and keeps the order otherwise gets the same list. What was ordered and has no images yet
+stands behind, with the priority of its order; what has ended follows, the latest first. Only workitems that changed are
+read again.
 """
 
 from __future__ import annotations
@@ -49,12 +52,22 @@ class _Order:
     places: tuple[Known, ...]
     listed: dict[str, tuple[StudyRow, Turn]]  # by Study Instance UID
     arriving: frozenset[str]
+    priorities: dict[str, ReadingPriority]  # by UID of the workitem
     now: float
 
     def entry(self, known: Known) -> Entry:
         uid = known.item.study_instance_uid or ""
         row, turn = self.listed.get(uid, (None, None))
-        return Entry(known=known, row=row, turn=turn, is_arriving=uid in self.arriving, now=self.now)
+        # one that came after this order was made has its own level until the next
+        priority = self.priorities.get(known.item.workitem_uid)
+        return Entry(
+            known=known,
+            row=row,
+            turn=turn,
+            priority=priority or procedure_step.level_of(known.item, turn, known.rules, self.now),
+            is_arriving=uid in self.arriving,
+            now=self.now,
+        )
 
 
 class Catalogue:
@@ -70,7 +83,7 @@ class Catalogue:
         self._seen_event = -1  # the last workitem event that is in here
         self._seen_header = 0
         self._version = -1
-        self._order = _Order(places=(), listed={}, arriving=frozenset(), now=float("-inf"))
+        self._order = _Order(places=(), listed={}, arriving=frozenset(), priorities={}, now=float("-inf"))
 
     def entries(self, now: float | None = None) -> Iterator[Entry]:
         """Every reading task, in order; made one by one, as they are asked for."""
@@ -86,12 +99,11 @@ class Catalogue:
     def priorities(self, now: float) -> dict[str, ReadingPriority]:
         """Priority of every reading task that nobody has claimed, by its UID."""
         order = self._fresh(now)
-        found = {}
-        for known in order.places:
-            if known.item.state is StepState.SCHEDULED:
-                _, turn = order.listed.get(known.item.study_instance_uid or "", (None, None))
-                found[known.item.workitem_uid] = procedure_step.priority_of(known.item, turn, known.rules, order.now)
-        return found
+        return {
+            known.item.workitem_uid: order.priorities[known.item.workitem_uid]
+            for known in order.places
+            if known.item.state is StepState.SCHEDULED
+        }
 
     def _fresh(self, now: float) -> _Order:
         with self._lock:
@@ -147,19 +159,24 @@ class Catalogue:
             for row, turn in worklist.reading_turns(self._journal, self._settings, now)
         }
         arriving = self._journal.rows("select distinct study_instance_uid from series where state = 'open'")
-        rules = self._settings.worklist
-        places: list[tuple[int, float, float, str]] = []
+        places: list[tuple[float, int, float, str]] = []
+        levels: dict[str, ReadingPriority] = {}
         for uid, known in self._known.items():
+            _, turn = listed.get(known.item.study_instance_uid or "", (None, None))
+            levels[uid] = level = procedure_step.level_of(known.item, turn, self._settings.worklist, now)
             if known.item.state in OPEN:
-                _, turn = listed.get(known.item.study_instance_uid or "", (None, None))
-                level = _LEVELS[procedure_step.priority_of(known.item, turn, rules, now)]
-                rank = float("inf") if turn is None else turn.rank
-                places.append((level, rank, known.item.created_at, uid))
+                place = (float("inf"), _LEVELS[level]) if turn is None else (turn.rank, 0)
+                places.append((*place, known.item.created_at, uid))
         places.sort()
+        most_urgent = ReadingPriority.LOW
+        for rank, *_, uid in reversed(places):
+            if rank != float("inf"):  # an order without images, of which nothing can be read yet, lifts nobody
+                levels[uid] = most_urgent = min(most_urgent, levels[uid], key=_LEVELS.__getitem__)
         return _Order(
             places=(*(self._known[uid] for *_, uid in places), *self._ended_last_first()),
             listed=listed,
             arriving=frozenset(row["study_instance_uid"] for row in arriving),
+            priorities=levels,
             now=now,
         )
 

@@ -78,6 +78,7 @@ class Entry:
     known: Known
     row: StudyRow | None  # None before there are images
     turn: Turn | None
+    priority: ReadingPriority  # the most urgent one at or behind its place
     is_arriving: bool  # images are still coming
     now: float  # when the order was made
 
@@ -110,18 +111,13 @@ class Entry:
         return self.known.rules.max_wait_min * 60
 
     @property
-    def priority(self) -> ReadingPriority:
-        """HIGH, MEDIUM or LOW."""
-        return priority_of(self.item, self.turn, self.known.rules, self.now)
-
-    @property
     def readiness(self) -> str:
         """Input Readiness State (0040,4041)."""
         return "INCOMPLETE" if self.row is None or self.is_arriving else "READY"
 
 
-def priority_of(item: Workitem, turn: Turn | None, rules: WorklistSection, now: float) -> ReadingPriority:
-    """Priority of a reading task; a study that has waited for the maximum is HIGH, so that no other list starves it."""
+def level_of(item: Workitem, turn: Turn | None, rules: WorklistSection, now: float) -> ReadingPriority:
+    """Level of a reading task by itself; what has waited for the maximum is HIGH, so that no other list starves it."""
     if turn is None:
         return item.ordered_priority or ReadingPriority.MEDIUM
     facts_ = turn.standing.facts
