@@ -14,6 +14,7 @@ from triage_node import config, worklist
 from triage_node.journal import Journal, orders, queue, workitems
 from triage_node.journal.orders import Order
 from triage_node.study import ReadingPriority
+from triage_node.ups import facts, values
 from triage_node.ups.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -120,3 +121,83 @@ def test_orders_without_images_stand_behind_and_lift_nobody(journal: Journal, tm
         ("2.25.1", ReadingPriority.HIGH),
         ("2.25.0", ReadingPriority.LOW),
     ]
+
+
+def test_events_that_are_counted_from_one_again_hide_nothing(journal: Journal, tmp_path: Path) -> None:
+    """As after a journal was put back, or its events were lost."""
+    now = time.time()
+    cases = [Case(accession_number=f"M{number}", right=0.01, probability=0.05) for number in range(3)]
+    catalogue = Catalogue(config.parse("", folder=tmp_path), journal)
+    fill(journal, cases, now)
+    assert [one.item.state for one in catalogue.entries(now)] == ["SCHEDULED"] * 3
+    with journal.writing() as database:
+        database.conn.execute("delete from workitem_events")
+    workitems.claim(journal, cases[1].study, "ada", now)
+    found = {one.item.study_instance_uid: one.item.state for one in catalogue.entries(now)}
+    assert found[cases[1].study] == "IN PROGRESS"
+
+
+# ------------------------------------------------------------------ facts
+
+
+def facts_of(journal: Journal, folder: Path, case: Case, now: float) -> dict[str, tuple[str, str]]:
+    """What is said of a study: kind and value by concept, with the side where there is one."""
+    (entry,) = [one for one in entries(journal, folder, now) if one.item.study_instance_uid == case.study]
+    found = {}
+    for item in facts.content(entry.study):
+        (concept,) = item[values.tag("ConceptNameCodeSequence")]
+        name = concept[values.tag("CodeValue")][0]
+        for modifier in item.get(values.tag("ContentItemModifierSequence"), ()):
+            name += " " + modifier[values.tag("ConceptCodeSequence")][0][values.tag("CodeMeaning")][0]
+        (kind,) = item[values.tag("ValueType")]
+        if kind == "CODE":
+            said = item[values.tag("ConceptCodeSequence")][0][values.tag("CodeValue")]
+        else:
+            said = item[values.tag({"NUMERIC": "NumericValue", "TEXT": "TextValue"}[kind])]
+        found[name] = (kind, said[0])
+    return found
+
+
+def test_nothing_is_said_of_a_study_that_somebody_reads_before_its_answer(journal: Journal, tmp_path: Path) -> None:
+    now = time.time()
+    early, refused = Case(accession_number="U1"), Case(accession_number="R1", refusal="no lungs were found")
+    fill(journal, [early, refused], now)
+    for case in (early, refused):
+        workitems.claim(journal, case.study, "ada", now)
+    assert facts_of(journal, tmp_path, early, now) == {}
+    said = facts_of(journal, tmp_path, refused, now)
+    assert said["analysis-state"] == ("CODE", "not-analysed")
+    assert not {"covid-prob", "affected-lung Right", "affected-worse"} & set(said)
+
+
+def test_a_number_that_an_answer_does_not_have_is_said_to_be_missing_and_is_no_zero(
+    journal: Journal, tmp_path: Path
+) -> None:
+    now = time.time()
+    known, without = (
+        Case(accession_number="P1", right=0.0, probability=0.0),
+        Case(accession_number="N1", right=0.3, left=0.1),
+    )
+    fill(journal, [known, without], now)
+    missing = ("CODE", "not-provided")
+    assert facts_of(journal, tmp_path, known, now)["covid-prob"] == ("NUMERIC", "0")
+    said = facts_of(journal, tmp_path, without, now)
+    assert said["covid-prob"] == missing
+    assert said["affected-lung Right"] == ("NUMERIC", "30")
+    with journal.writing() as database:  # a lung that was not found
+        database.conn.execute(
+            "update results set assessment_json = json_set(assessment_json, '$.left', null)"
+            " where study_instance_uid = ?",
+            (without.study,),
+        )
+    said = facts_of_reopened(journal, tmp_path, without, now)
+    assert said["affected-lung Left"] == missing
+    assert said["affected-lung Right"] == said["affected-worse"] == ("NUMERIC", "30")
+
+
+def facts_of_reopened(journal: Journal, folder: Path, case: Case, now: float) -> dict[str, tuple[str, str]]:
+    reopened = Journal(journal.state_dir, "test")
+    try:
+        return facts_of(reopened, folder, case, now)
+    finally:
+        reopened.close()

@@ -118,7 +118,7 @@ class Catalogue:
     def _read_workitems(self) -> None:
         newest = self._journal.row("select coalesce(max(id), 0) as id from workitem_events")
         assert newest is not None
-        if self._seen_event < 0:
+        if self._seen_event < 0 or newest["id"] < self._seen_event:  # smaller: the events were counted from 1 again
             rows = self._journal.rows(f"select {transitions.COLUMNS} from workitems")
         elif newest["id"] > self._seen_event:
             rows = self._journal.rows(
