@@ -41,12 +41,19 @@ class Channels:
         """End all streams."""
         self._closed = True
 
-    async def messages(self, ae_title: str, readiness: Callable[[str], str]) -> AsyncIterator[ServerSentEvent]:
-        """What a subscriber is to hear, in its order, for as long as it listens; `readiness` is that of a workitem."""
+    async def messages(
+        self, ae_title: str, readiness: Callable[[str], str], may_hear: Callable[[], bool]
+    ) -> AsyncIterator[ServerSentEvent]:
+        """What a subscriber is to hear, in its order, for as long as it listens; `readiness` is that of a workitem.
+
+        The stream ends when somebody else has taken the title who may not be listened to (`may_hear`).
+        """
         mine = self._newest[ae_title] = object()
         try:
             while not self._closed and self._newest.get(ae_title) is mine:
                 batch = await run_in_threadpool(subscriptions.due, self._journal, ae_title, time.time())
+                if batch and not await run_in_threadpool(may_hear):
+                    return
                 for report in batch:
                     said = await run_in_threadpool(event_report, report, readiness)
                     yield ServerSentEvent(json.dumps(said), event="report", id=str(report.id))

@@ -15,7 +15,8 @@ from triage_node.api.operation import EVENTS, BadRequest, Operation, Parameter, 
 from triage_node.api.refusals import bordered, fresh, no_such
 from triage_node.api.workitems import BAD, NONE, ROOT, WORKITEM
 from triage_node.errors import ReadingRefused
-from triage_node.journal import subscriptions
+from triage_node.journal import owners, subscriptions
+from triage_node.journal.owners import Asking
 from triage_node.ups import matching, values
 from triage_node.ups.service import FILTERED, GLOBAL
 from triage_node.web.rights import Right
@@ -37,7 +38,9 @@ _AE_TITLE: Final = Parameter(
     name="aetitle", where="path", words="AE title of the subscriber, one of api.subscriber_ae_titles",
     schema={"type": "string", "minLength": 1, "maxLength": 16},
 )  # fmt: skip
-_NOT_HE: Final = Said(words="No such subscriber is configured, or the user may not.", schema=schemas.ref("Error"))
+_NOT_HE: Final = Said(
+    words="No such subscriber is configured, or the title is another user's.", schema=schemas.ref("Error")
+)
 
 
 class Subscribing:
@@ -99,13 +102,21 @@ class Subscribing:
     @bordered
     async def listen(self, request: Request) -> Response:
         """The event stream of a subscriber."""
-        ae_title = self._subscriber(request)
+        ae_title, by = self._subscriber(request), _asking(request)
+
+        def may_hear() -> bool:
+            return owners.may_hear(self._journal, ae_title, by)
+
+        if not await run_in_threadpool(may_hear):
+            raise ReadingRefused(
+                f"the subscriptions of {ae_title!r} are those of another user", status=workitem.NOT_AUTHORIZED
+            )
 
         def readiness(uid: str) -> str:
             entry = self._catalogue.entry(uid)
             return "READY" if entry is None else entry.readiness
 
-        messages = self._channels.messages(ae_title, readiness)
+        messages = self._channels.messages(ae_title, readiness, may_hear)
         return EventSourceResponse(messages, ping=KEEP_ALIVE_S, send_timeout=SEND_TIMEOUT_S)
 
     @bordered
@@ -116,14 +127,14 @@ class Subscribing:
         if lock not in ("true", "false"):
             raise BadRequest("deletionlock is true or false")
         wanted = query.filter_of(request.query_params.get("filter", "")) if uid == FILTERED else None
-        await run_in_threadpool(self._enter, uid, ae_title, wanted, lock=lock == "true")
+        await run_in_threadpool(self._enter, uid, ae_title, wanted, _asking(request), lock=lock == "true")
         self._done("worklist subscribed", request, ae_title)
         return Response(status_code=201, headers=fresh({"Content-Location": f"{ROOT}/subscribers/{ae_title}"}))
 
-    def _enter(self, uid: str, ae_title: str, wanted: Dataset | None, *, lock: bool) -> None:
+    def _enter(self, uid: str, ae_title: str, wanted: Dataset | None, by: Asking, *, lock: bool) -> None:
         now = time.time()
         if uid == GLOBAL:
-            subscriptions.subscribe_globally(self._journal, ae_title, now, deletion_lock=lock)
+            subscriptions.subscribe_globally(self._journal, ae_title, now, deletion_lock=lock, by=by)
         elif wanted is not None:
             try:
                 keys, text = matching.keys_of(wanted), values.to_json(wanted)
@@ -131,18 +142,18 @@ class Subscribing:
                 raise BadRequest(str(error)) from None
             found = [one.item.workitem_uid for one in self._catalogue.entries() if matching.matches(keys, one.get)]
             subscriptions.subscribe_globally(
-                self._journal, ae_title, now, deletion_lock=lock, filter_json=text, matching=found
+                self._journal, ae_title, now, deletion_lock=lock, filter_json=text, matching=found, by=by
             )
-        elif not subscriptions.subscribe(self._journal, ae_title, uid, now, deletion_lock=lock):
+        elif not subscriptions.subscribe(self._journal, ae_title, uid, now, deletion_lock=lock, by=by):
             raise no_such(uid)
 
     @bordered
     async def unsubscribe(self, request: Request) -> Response:
         """End a subscription."""
-        uid, ae_title = request.path_params["workitem"], self._subscriber(request)
+        uid, ae_title, by = request.path_params["workitem"], self._subscriber(request), _asking(request)
         if uid in (GLOBAL, FILTERED):
-            await run_in_threadpool(subscriptions.unsubscribe_globally, self._journal, ae_title, time.time())
-        elif not await run_in_threadpool(subscriptions.unsubscribe, self._journal, ae_title, uid):
+            await run_in_threadpool(subscriptions.unsubscribe_globally, self._journal, ae_title, time.time(), by=by)
+        elif not await run_in_threadpool(subscriptions.unsubscribe, self._journal, ae_title, uid, by=by):
             raise no_such(uid)
         self._done("worklist unsubscribed", request, ae_title)
         return Response(status_code=200, headers=fresh({}))
@@ -153,7 +164,7 @@ class Subscribing:
         uid, ae_title = request.path_params["workitem"], self._subscriber(request)
         if uid not in (GLOBAL, FILTERED):
             raise ReadingRefused("only a global subscription is suspended", status=workitem.ACTION_NOT_APPROPRIATE)
-        await run_in_threadpool(subscriptions.suspend_globally, self._journal, ae_title)
+        await run_in_threadpool(subscriptions.suspend_globally, self._journal, ae_title, by=_asking(request))
         return Response(status_code=200, headers=fresh({}))
 
     def _subscriber(self, request: Request) -> str:
@@ -167,3 +178,7 @@ class Subscribing:
     def _done(self, what: str, request: Request, ae_title: str) -> None:
         logbook.get().info(what, by=request.user.name, subscriber=ae_title)
         self._wake()
+
+
+def _asking(request: Request) -> Asking:
+    return Asking(user=request.user.name, may_everybodys=request.user.may(Right.OTHERS_SUBSCRIPTIONS))

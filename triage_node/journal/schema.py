@@ -267,6 +267,12 @@ create table if not exists global_subscriptions (
     since           real not null
 );
 
+create table if not exists subscriber_owners (
+    ae_title        text primary key,      -- of a subscriber by UPS-RS
+    user_name       text not null,         -- who subscribed under it; counts as long as there is a subscription
+    since           real not null
+) without rowid;
+
 create table if not exists reports (
     id              integer primary key,
     event_id        integer not null references workitem_events (id),

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from triage_node.journal import transitions
+from triage_node.journal import owners, transitions
 from triage_node.workitem import EventKind, StepState
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import sqlite_utils
 
+    from triage_node.journal.owners import Asking
     from triage_node.journal.store import Journal
 
 Outcome = Literal["delivered", "refused", "failed"]
@@ -61,9 +62,16 @@ class GlobalSubscription:
 # ------------------------------------------------------------------ subscribing
 
 
-def subscribe(journal: Journal, ae_title: str, workitem_uid: str, now: float, *, deletion_lock: bool) -> bool:
-    """Subscribe to one workitem, or change the lock; False if there is no such workitem."""
+def subscribe(
+    journal: Journal, ae_title: str, workitem_uid: str, now: float, *, deletion_lock: bool, by: Asking | None = None
+) -> bool:
+    """Subscribe to one workitem, or change the lock; False if there is no such workitem.
+
+    Here and below: raises ReadingRefused where the title's subscriptions are another user's (owners.py); without `by`,
+    for subscribers by DICOM, they are nobody's.
+    """
     with journal.writing() as database:
+        owners.take(database, ae_title, by, now)
         item = transitions.by_uid(database, workitem_uid)
         if item is None:
             return False
@@ -79,12 +87,14 @@ def subscribe_globally(
     deletion_lock: bool,
     filter_json: str | None = None,
     matching: Iterable[str] | None = None,
+    by: Asking | None = None,
 ) -> int:
     """Subscribe to what is there and what comes; of what is there to all, or to the workitems `matching` the filter.
 
     Returns to how many.
     """
     with journal.writing() as database:
+        owners.take(database, ae_title, by, now)
         database.conn.execute(
             "insert or replace into global_subscriptions (ae_title, deletion_lock, filter_json, suspended, since)"
             " values (?, ?, ?, 0, ?)",
@@ -111,9 +121,10 @@ def _enter(database: sqlite_utils.Database, ae_title: str, uid: str, now: float,
     transitions.tell(database, uid, EventKind.STATE, now, {}, only_for=ae_title)
 
 
-def unsubscribe(journal: Journal, ae_title: str, workitem_uid: str) -> bool:
+def unsubscribe(journal: Journal, ae_title: str, workitem_uid: str, *, by: Asking | None = None) -> bool:
     """End the subscription to one workitem; False if there is no such workitem."""
     with journal.writing() as database:
+        owners.check(database, ae_title, by)
         if transitions.by_uid(database, workitem_uid) is None:
             return False
         database.conn.execute(
@@ -124,18 +135,20 @@ def unsubscribe(journal: Journal, ae_title: str, workitem_uid: str) -> bool:
         return True
 
 
-def unsubscribe_globally(journal: Journal, ae_title: str, now: float) -> None:
+def unsubscribe_globally(journal: Journal, ae_title: str, now: float, *, by: Asking | None = None) -> None:
     """End all subscriptions of an AE title; what was to be reported is not any more."""
     with journal.writing() as database:
+        owners.check(database, ae_title, by)
         for table in ("global_subscriptions", "subscriptions"):
             database.conn.execute(f"delete from {table} where ae_title = ?", (ae_title,))
         database.conn.execute("delete from reports where ae_title = ? and state = 'queued'", (ae_title,))
         journal.note(database, "worklist unsubscribed", at=now, by=ae_title)
 
 
-def suspend_globally(journal: Journal, ae_title: str) -> None:
+def suspend_globally(journal: Journal, ae_title: str, *, by: Asking | None = None) -> None:
     """Go on with what is subscribed to, add nothing that comes."""
     with journal.writing() as database:
+        owners.check(database, ae_title, by)
         database.conn.execute("update global_subscriptions set suspended = 1 where ae_title = ?", (ae_title,))
 
 

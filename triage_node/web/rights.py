@@ -30,6 +30,7 @@ class Right(StrEnum):
     CLAIM = "claim a study, release it, finish reading it"
     MARK_OTHERS = "mark what somebody else has claimed"
     CALL_OFF = "call off what nobody reads yet"
+    OTHERS_SUBSCRIPTIONS = "use what somebody else has subscribed to"
     REQUEUE = "send results again"
     DESTINATIONS = "see how the destinations are"
     ADMINISTER = "change anything else"
