@@ -11,19 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import peers
-
-SHARED = Path(__file__).parents[3] / "shared"
-DRIVER = SHARED / "acceptance" / "straight_line.py"
-SERIES = SHARED / "data" / "dicom"
-
-
-def require_shared() -> None:
-    """Real CT is not part of the project; under CI it must be there."""
-    if not (DRIVER.exists() and SERIES.exists()):
-        words = "../shared/data/dicom and ../shared/acceptance are not here"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(words, pytrace=False)
-        pytest.skip(words)
+from tests.shared import DRIVER, SERIES, require_shared
 
 
 def drive(tmp_path: Path, *more: str) -> str:

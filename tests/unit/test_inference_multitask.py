@@ -12,6 +12,7 @@ import torch
 from nets import weights
 from tests import networks
 from tests.chests import TISSUE, Chest, affine, chest, volume_of
+from tests.shared import SERIES, require_shared
 from triage_node import inference, severity
 from triage_node.config import AnalysisSection
 from triage_node.errors import ConfigurationError, Refused
@@ -21,6 +22,7 @@ from triage_node.inference.engine import Torch
 from triage_node.inference.multitask import Multitask, lesion_slices, lung_slices
 from triage_node.phantom import PhantomSpec, make
 from triage_node.study import LEFT_LUNG, RIGHT_LUNG, Findings, Reason, Volume
+from triage_node.volume import read, study_in
 
 CPU = torch.device("cpu")
 GLASS, DENSE = -500, -100
@@ -142,6 +144,35 @@ def test_nor_with_the_weights_that_ship(right_fraction: float) -> None:
     assert fraction > 0.3 * right_fraction
     assert off < 0.001
     assert probability_off < 0.005
+
+
+def test_nor_on_real_series_with_the_weights_that_ship() -> None:
+    """On one a single pixel that rounding took from the lungs once made their box smaller, and moved 0.90 to 0.87."""
+    require_shared()
+    shipped = inference.load(SETTINGS)
+    assert isinstance(shipped, Multitask)
+    for folder in sorted(SERIES.glob("*-*/")):
+        if folder.name == "transfer-syntaxes":
+            continue
+        (study,) = study_in(folder)
+        (series,) = study.series
+        _, off, probability_off = moved(shipped, weights.PACKAGED, read(series, SETTINGS))
+        assert off < 0.001, folder.name
+        assert probability_off < 0.005, folder.name
+
+
+def test_slices_are_doubtful_where_a_rounded_pixel_decides_the_size_of_the_box() -> None:
+    level = np.zeros((6, 20, 20), dtype=np.uint8)
+    level[1:5, 5:15, 5:15] = 255
+    level[2, 8, 8] = THRESHOLD  # inside of the box: it decides nothing of its size
+    assert not len(multitask.doubtful_slices(level, level >= THRESHOLD))
+    level[3, 15, 10] = THRESHOLD + 1  # counts, but may not have counted before rounding
+    level[4, 10, 4] = THRESHOLD - 1  # the other way round
+    level[0, 10, 10] = THRESHOLD - 1  # of a slice beyond
+    level[5, 0, 0] = THRESHOLD - 1  # far away: no part of the lungs
+    assert multitask.doubtful_slices(level, level >= THRESHOLD).tolist() == [0, 3, 4]
+    faint = np.where(level == 255, THRESHOLD + 1, 0).astype(np.uint8)
+    assert multitask.doubtful_slices(faint, faint >= THRESHOLD).tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -295,7 +326,8 @@ def test_memory_does_not_grow_over_series_of_different_sizes(method: Multitask) 
                 return int(line.split()[1])
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    warm = [judge(cut) for cut in range(6)]
+    # what tests before this one have left to the allocator is taken up first
+    warm = [judge(cut) for _ in range(4) for cut in range(6)]
     later = [judge(cut) for cut in range(6)]
     assert max(later) - max(warm) < 30_000  # KiB; one volume with its masks has 3,000
 

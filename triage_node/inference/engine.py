@@ -113,11 +113,16 @@ def threads() -> int:
 class Torch:
     """Eager torch: float16 on CUDA, float32 on the CPU (the reference of the tests)."""
 
-    def __init__(self, network: SliceNetwork, device: torch.device, *, batch: int | None = None) -> None:
-        """`batch` is how many slices go through at a time; by default as many as fit into `PIXELS_AT_ONCE`."""
+    def __init__(
+        self, network: SliceNetwork, device: torch.device, *, batch: int | None = None, half: bool = True
+    ) -> None:
+        """`batch` is how many slices go through at a time; by default as many as fit into `PIXELS_AT_ONCE`.
+
+        Without `half` CUDA computes in float32, too.
+        """
         self._network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types memory_format away
         self._device = device
-        self._half = device.type == "cuda"
+        self._half = half and device.type == "cuda"
         self._batch = batch
         # the same slices give the same numbers again: no kernel that adds in an order of its own
         torch.backends.cudnn.deterministic = True
@@ -125,8 +130,9 @@ class Torch:
     @property
     def describes(self) -> str:
         """Device, precision and threads, for people."""
-        if self._half:
-            return f"torch float16 on {self._device} ({torch.cuda.get_device_name(self._device)})"
+        if self._device.type == "cuda":
+            precision = "float16" if self._half else "float32"
+            return f"torch {precision} on {self._device} ({torch.cuda.get_device_name(self._device)})"
         return f"torch float32 on the CPU, {torch.get_num_threads()} threads"
 
     @torch.inference_mode()
