@@ -155,10 +155,11 @@ class _Socket(AssociationSocket):
         return OSError(why)
 
 
-class _Messages(DIMSEServiceProvider):
+class Messages(DIMSEServiceProvider):
     """Ends the association on a message that is none; pynetdicom's own loses its thread over some."""
 
     def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take what has come; whatever goes wrong with it ends this association alone."""
         try:
             super().receive_primitive(primitive)
         except Exception:  # noqa: BLE001  # the border of the SCP: whatever a library stumbles over in a stranger's bytes
@@ -182,7 +183,7 @@ class _Handler(RequestHandler):
         association = super()._create_association()
         # The library makes these itself and offers no place to say of which class.
         association.__class__ = _Acceptor
-        association.dimse.__class__ = _Messages
+        association.dimse.__class__ = Messages
         assert association.dul.socket is not None
         association.dul.socket.__class__ = _Socket
         association.dul.daemon = True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
+import bench_worklist
 import pytest
 from pydicom.dataset import Dataset
 
@@ -15,7 +17,8 @@ from tests.peers import require
 from tests.reading import MILD, PULL, PUSH, QUERY, REFUSED, SEVERE, UNJUDGED, WATCH
 from tests.running import until
 from triage_node import workitem, worklist
-from triage_node.journal import queue, workitems
+from triage_node.journal import Journal, queue, transitions, workitems
+from triage_node.workitem import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,18 +131,33 @@ def test_a_key_that_workitems_do_not_have_is_said_to_be_unsupported(node: Readin
     assert [status.Status for status, _ in answers] == [0xFF01] * 4 + [0]
 
 
-def test_a_query_ends_when_it_is_cancelled(node: Reading) -> None:
-    for number in range(200):
-        filed.queued(node.journal, f"1.2.77.{number}", now=time.time())
-    until(lambda: len(reading.find(node.port)) == 204, 20, "all are listed")
-    with reading.associated(node.port, QUERY) as association:
+def test_a_query_ends_when_it_is_cancelled(tmp_path: Path) -> None:
+    settings = reading.settings_in(tmp_path)
+    journal = Journal(settings.state_dir, "test")
+    bench_worklist.fill(journal, 3000, time.time(), random.Random(0))
+    journal.close()
+    with reading.listening(settings) as node, reading.associated(node.port, QUERY) as association:
         seen = []
         for status, _ in association.send_c_find(reading.dataset(StudyInstanceUID=""), QUERY, msg_id=7):
             seen.append(status.Status)
             if len(seen) == 3:
                 association.send_c_cancel(7, query_model=QUERY)
     assert seen[-1] == 0xFE00
-    assert len(seen) < 205
+    assert 3 < len(seen) < 3001
+
+
+def test_a_reader_that_hangs_up_in_the_middle_keeps_nothing_from_the_others(tmp_path: Path) -> None:
+    settings = reading.settings_in(tmp_path, maximum_associations=1)
+    journal = Journal(settings.state_dir, "test")
+    bench_worklist.fill(journal, 3000, time.time(), random.Random(0))
+    journal.close()
+    with reading.listening(settings) as node:
+        with reading.associated(node.port, QUERY) as association:
+            answers = association.send_c_find(reading.dataset(StudyInstanceUID=""), QUERY)
+            assert next(answers)[0].Status == 0xFF00
+            association.abort()
+        until(lambda: not node.worklist._listener._admitted, 10, "the place is free again")
+        assert len(reading.find(node.port)) == 3000
 
 
 @pytest.mark.peers
@@ -394,6 +412,60 @@ def test_nobody_sets_what_is_not_his(node: Reading) -> None:
     for attributes in ({"PatientName": "X"}, {"ProcedureStepState": "COMPLETED"}, {"StudyInstanceUID": "1.2"}):
         assert reading.describe(node.port, uid, mine, **attributes) == 0x0106
     assert node.state(SEVERE) == "IN PROGRESS"
+
+
+def wrong_kinds() -> dict[str, Dataset]:
+    """Data sets of which one element has not the VR of its attribute, or a value that no list can be answered with."""
+    plain, nested, number = Dataset(), Dataset(), Dataset()
+    plain.add_new("ScheduledHumanPerformersSequence", "LO", "x")
+    inner = Dataset()
+    inner.add_new("ProcedureStepProgressDescription", "DS", "5")
+    nested.ProcedureStepProgressInformationSequence = [inner]
+    number.add_new("Rows", "LO", "x")
+    return {"a text for a sequence": plain, "in an item": nested, "a text for a number": number}
+
+
+@pytest.mark.parametrize("kind", wrong_kinds())
+def test_an_element_that_is_not_of_its_kind_is_refused_and_breaks_nothing(node: Reading, kind: str) -> None:
+    wrong = wrong_kinds()[kind]
+    uid, mine = node.uid(SEVERE), reading.new_uid()
+    assert reading.change(node.port, uid, "IN PROGRESS", mine) == 0
+    everything = {element.keyword: element for element in wrong}
+    with reading.associated(node.port, PULL) as association:
+        association.accepted_contexts[0].transfer_syntax = ["1.2.840.10008.1.2.1"]
+        changes = reading.dataset(TransactionUID=mine)
+        changes.update({element.tag: element for element in everything.values()})
+        answer, _ = association.send_n_set(changes, PUSH, uid, meta_uid=PULL)
+    assert answer.Status == 0x0106
+    ordered = order()
+    ordered.update({element.tag: element for element in everything.values()})
+    with reading.associated(node.port, PUSH) as association:
+        answer, _ = association.send_n_create(ordered, PUSH, "2.25.78")
+    assert answer.Status == 0x0106
+    with reading.associated(node.port, QUERY) as association:
+        statuses = [status.Status for status, _ in association.send_c_find(wrong, QUERY)]
+    assert statuses == [0xA900]
+    assert len(reading.find(node.port, ScheduledHumanPerformersSequence=[])) == 4
+    assert reading.get(node.port, uid).ProcedureStepState == "IN PROGRESS"
+
+
+def spoil(node: Reading, case: worklists.Case, ordered_json: str) -> None:
+    """Something in the journal that no request of today would leave there."""
+    uid = node.uid(case)
+    with node.journal.writing() as database:
+        database.conn.execute("update workitems set ordered_json = ? where workitem_uid = ?", (ordered_json, uid))
+        transitions.tell(database, uid, EventKind.NONE, time.time(), {})
+
+
+def test_one_that_cannot_be_answered_does_not_end_the_list(node: Reading, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(node, MILD, '{"00280010": {"vr": "US", "Value": ["x"]}}')
+    found = studies(reading.find(node.port, PatientName="", Rows=None))
+    assert found == ["S1", "R1", "U1"]
+    assert f"workitem={node.uid(MILD)}" in capsys.readouterr().out
+    spoil(node, MILD, '{"00404034": {"vr": "SQ", "Value": ["x"]}}')  # not even read
+    assert studies(reading.find(node.port, ScheduledHumanPerformersSequence=[])) == ["S1", "R1", "M1", "U1"]
+    spoil(node, MILD, '{"00404034": {"vr": "LO", "Value": ["x"]}}')
+    assert studies(reading.find(node.port, ScheduledHumanPerformersSequence=[])) == ["S1", "R1", "M1", "U1"]
 
 
 # ------------------------------------------------------------------ orders

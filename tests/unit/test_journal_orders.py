@@ -132,6 +132,29 @@ def test_a_study_that_is_put_back_keeps_its_order(journal: Journal) -> None:
     assert (item.number, item.ordered_priority, item.ordered_json) == (2, ReadingPriority.HIGH, "{}")
 
 
+@pytest.mark.parametrize("by_accession", [False, True])
+@pytest.mark.parametrize("ended", [None, StepState.COMPLETED, StepState.CANCELED])
+def test_images_that_come_after_their_order_was_claimed_or_ended_can_be_read(
+    journal: Journal, ended: StepState | None, by_accession: bool
+) -> None:
+    orders.place(journal, replace(ORDER, study_instance_uid=None if by_accession else STUDY), "RIS", 50.0)
+    for state in (StepState.IN_PROGRESS, ended):
+        if state is not None:
+            outcome = workitems.change_state(journal, "1.2.9.1", state, "AE WS", 60.0, transaction_uid="1.2.1")
+            assert outcome.status == 0
+    arrive(journal)
+    orders.register(journal, 101.0)
+    row, item = views.study(journal, STUDY), workitems.current(journal, STUDY)
+    assert row is not None
+    assert item is not None
+    if ended is None:
+        assert (row.state, item.state) == (StudyState.READING, StepState.IN_PROGRESS)
+    else:
+        assert (row.state, item.state) == (StudyState.WAITING, StepState.SCHEDULED)
+        assert workitems.claim(journal, STUDY, "ada", 110.0)
+    assert orders.register(journal, 111.0) == 0
+
+
 def test_headers_are_looked_at_once(journal: Journal) -> None:
     arrive(journal)
     arrive(journal, "1.2.3.2")

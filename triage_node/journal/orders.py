@@ -130,7 +130,26 @@ def register(journal: Journal, now: float) -> int:
                 state = {"state": StepState.SCHEDULED}
                 transitions.tell(database, row["workitem_uid"], EventKind.STATE, now, state)
                 journal.note(database, "order met by its images", study=row["study_instance_uid"], at=now)
-    return len(new) + len(came)
+    return len(new) + len(came) + _settle(journal, now)
+
+
+def _settle(journal: Journal, now: float) -> int:
+    """Images that come for an order that somebody has claimed already, or ended; returns how many studies.
+
+    What is claimed is being read; what has ended before there was anything to read is still to be read.
+    """
+    rows = journal.rows(
+        f"select {', '.join(f'workitems.{name}' for name in transitions.COLUMNS.split(', '))} from workitems"
+        " join studies using (study_instance_uid) where ordered_priority is not null and workitems.state <> ?"
+        " and studies.state in ('waiting', 'judged', 'not_analysed') and number = (select max(number) from workitems"
+        " as others where others.study_instance_uid = workitems.study_instance_uid)",
+        StepState.SCHEDULED,
+    )
+    for row in rows:
+        item = transitions.workitem_of(row)
+        with journal.writing() as database:
+            transitions.settle(journal, database, item, now)
+    return len(rows)
 
 
 def newest(journal: Journal) -> int:

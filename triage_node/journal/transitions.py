@@ -134,6 +134,17 @@ def renew(journal: Journal, database: sqlite_utils.Database, item: Workitem, by:
     return found
 
 
+def settle(journal: Journal, database: sqlite_utils.Database, item: Workitem, now: float) -> None:
+    """A study that has come after its workitem was claimed or had ended stands where that leaves it."""
+    assert item.study_instance_uid is not None
+    if item.state is StepState.IN_PROGRESS:
+        state = (StudyState.READING, item.study_instance_uid)
+        database.conn.execute("update studies set state = ? where study_instance_uid = ?", state)
+        journal.note(database, "reading begun", study=item.study_instance_uid, at=now, by=item.performer)
+    else:
+        renew(journal, database, item, item.performer or "", now)
+
+
 def back_in_queue(database: sqlite_utils.Database, study: str) -> None:
     """The study stands where its images put it, whoever has read it before."""
     database.conn.execute(
@@ -208,12 +219,12 @@ def current_or_made(database: sqlite_utils.Database, study: str, now: float) -> 
         raise ReadingRefused(f"no study {study} in this node", status=workitem.NO_SUCH_WORKITEM)
     accession_number, marked = here
     ordered = database.conn.execute(
-        "select workitem_uid from workitems where study_instance_uid is null and accession_number = ?"
-        " and accession_number <> '' and state = ? order by created_at limit 1",
-        (accession_number, StepState.SCHEDULED),
+        "select workitem_uid, state from workitems where study_instance_uid is null and accession_number = ?"
+        " and accession_number <> '' and state in (?, ?) order by created_at limit 1",
+        (accession_number, StepState.SCHEDULED, StepState.IN_PROGRESS),
     ).fetchone()
     if ordered is not None:
-        uid, state = str(ordered[0]), StepState.SCHEDULED
+        uid, state = str(ordered[0]), StepState(ordered[1])
         database.conn.execute(
             "update workitems set study_instance_uid = ?, changed_at = ? where workitem_uid = ?", (study, now, uid)
         )

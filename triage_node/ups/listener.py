@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pynetdicom import AE, _config, evt
 
 from triage_node import admission, conformance, logbook, transport
+from triage_node.ups.answers import Answers
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -50,6 +51,7 @@ class Listener:
             ae.add_supported_context(context.sop_class_uid, list(context.transfer_syntaxes))
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_ACCEPTED, self._on_accepted),
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_CONN_CLOSE, self._on_connection_closed),
             (evt.EVT_C_ECHO, lambda _: 0x0000),
@@ -105,6 +107,10 @@ class Listener:
             log.error("association rejected", why=f"{limit} are open already (ups.maximum_associations)")
             event.assoc.acse.send_reject(*REJECT_TRANSIENT_LIMIT)
             event.assoc.kill()
+
+    def _on_accepted(self, event: evt.Event) -> None:
+        # The library makes this itself and offers no place to say of which class.
+        event.assoc.dimse.__class__ = Answers
 
     def _on_rejected(self, event: evt.Event) -> None:
         requestor = event.assoc.requestor
