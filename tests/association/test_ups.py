@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bench_worklist
@@ -22,7 +23,6 @@ from triage_node.workitem import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.reading import Reading
 
@@ -180,6 +180,50 @@ def test_findscu_lists_the_order_before_and_after_a_result(tmp_path: Path) -> No
         after = [(one["StudyInstanceUID"], one["ScheduledProcedureStepPriority"]) for one in findscu(node.port, *keys)]
     assert before == [(case.study, "MEDIUM") for case in (MILD, UNJUDGED, late)]
     assert after == [(late.study, "HIGH"), (UNJUDGED.study, "MEDIUM"), (MILD.study, "LOW")]
+
+
+def shown(port: int) -> str:
+    """The three lines of each answer, as findscu prints them for the command of the README."""
+    program = str(require("findscu", package="dcmtk"))
+    keys = [word for key in IN_THE_README for word in ("-k", key)]
+    done = subprocess.run(
+        [program, "-v", "-W", "-aec", "TRIAGE", "127.0.0.1", str(port), *keys],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = re.split(r"Find Response: \d+", done.stdout + done.stderr)[1:]
+    lines = [line for answer in answers for line in answer.splitlines() if line.endswith(IN_THE_README)]
+    return "\n".join(re.sub(r" *\] .*", "]", line.removeprefix("I: ")).strip() for line in lines)
+
+
+IN_THE_README = ("AccessionNumber", "RequestedProcedurePriority", "RequestedProcedureComments")
+
+
+@pytest.mark.peers
+def test_the_readme_shows_what_findscu_shows(tmp_path: Path) -> None:
+    cases = (
+        worklists.Case(accession_number="2026-004711", right=0.03, left=0.01, probability=0.12),
+        worklists.Case(accession_number="2026-004712"),
+        worklists.Case(accession_number="2026-004713", right=0.62, left=0.71, probability=0.97),
+    )
+    with reading.listening(reading.settings_in(tmp_path)) as node:
+        for number, case in enumerate(cases):
+            worklists.arrive(node.journal, case, time.time() - 600 + 200 * number)
+        for case in cases:
+            node.uid(case)
+        before = shown(node.port)
+        node.judge(cases[0])
+        assert queue.claim(node.journal, "other", time.time()) is not None  # the second stays with an analyst
+        node.judge(cases[2])
+        after = shown(node.port)
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    example = text.split("<!-- findscu:")[1].split("<!-- end of findscu -->")[0]
+    wanted = f"{before}\n\n{after}\n```\n"
+    if wanted not in example:
+        print(wanted)  # to be copied
+    assert wanted in example
+    assert all(f"-k {key}" in example for key in IN_THE_README)
 
 
 @pytest.mark.peers
@@ -455,11 +499,12 @@ def spoil(node: Reading, case: worklists.Case, ordered_json: str) -> None:
     with node.journal.writing() as database:
         database.conn.execute("update workitems set ordered_json = ? where workitem_uid = ?", (ordered_json, uid))
         transitions.tell(database, uid, EventKind.NONE, time.time(), {})
+        node.journal.note(database, "spoilt")
 
 
 def test_one_that_cannot_be_answered_does_not_end_the_list(node: Reading, capsys: pytest.CaptureFixture[str]) -> None:
-    spoil(node, MILD, '{"00280010": {"vr": "US", "Value": ["x"]}}')
-    found = studies(reading.find(node.port, PatientName="", Rows=None))
+    spoil(node, MILD, '{"00741210": {"vr": "SQ", "Value": [{"00280010": {"vr": "US", "Value": ["x"]}}]}}')
+    found = studies(reading.find(node.port, ScheduledProcessingParametersSequence=[]))
     assert found == ["S1", "R1", "U1"]
     assert f"workitem={node.uid(MILD)}" in capsys.readouterr().out
     spoil(node, MILD, '{"00404034": {"vr": "SQ", "Value": ["x"]}}')  # not even read

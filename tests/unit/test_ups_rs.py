@@ -25,11 +25,11 @@ from tests.running import until
 from tests.worklists import TWELVE
 from triage_node.api import dicom_json, query
 from triage_node.api.operation import BadRequest
-from triage_node.journal import Journal, workitems
+from triage_node.journal import Journal, transitions, workitems
 from triage_node.ups import procedure_step, values
 from triage_node.ups.catalogue import Catalogue
 from triage_node.ups.service import FILTERED, GLOBAL
-from triage_node.workitem import uid_of
+from triage_node.workitem import EventKind, uid_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -335,6 +335,46 @@ def test_a_workitem_is_claimed_described_and_completed_by_its_performer(own: htt
     twice = own.put(f"{address}/state", json=state("COMPLETED"))
     assert twice.status_code == 200
     assert "already in the requested state of COMPLETED" in twice.headers["warning"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"00404034": {"vr": "LO", "Value": ["x"]}},
+        {"00741002": {"vr": "SQ", "Value": [{"00741006": {"vr": "DS", "Value": [5]}}]}},
+        {"00741216": {"vr": "LO", "Value": ["x"]}},
+        {"00280010": {"vr": "US", "Value": ["x"]}},
+        {"00741002": {"vr": "SQ", "Value": [{"00720074": {"vr": "FD", "Value": ["NaN"]}}]}},
+    ],
+)
+def test_an_element_that_is_not_of_its_kind_is_refused_and_breaks_nothing(own: httpx.Client, wrong: dict) -> None:
+    uid = of_study(own, SEVERE)
+    address = f"/ups-rs/workitems/{uid}"
+    assert own.put(f"{address}/state", json=state("IN PROGRESS")).status_code == 200
+    before = len(said(own.get("/ups-rs/workitems")))
+    refused = own.post(f"{address}?transaction-uid={TRANSACTION}", json=wrong)
+    assert refused.status_code == 400, refused.text
+    assert len(said(own.get("/ups-rs/workitems", params={"includefield": "all"}))) == before
+    assert first(said(own.get(address)), "ProcedureStepState") == "IN PROGRESS"
+
+
+def test_one_that_cannot_be_answered_does_not_end_the_list(page: Page, own: httpx.Client) -> None:
+    number = len(said(own.get("/ups-rs/workitems")))
+    uid = of_study(own, SEVERE)
+    journal = Journal(page._feed._journal.state_dir, "test")
+    with journal.writing() as database:  # what no request of today would leave there
+        ordered = json.dumps(
+            {
+                "00280010": {"vr": "US", "Value": ["x"]},
+                "00741002": {"vr": "SQ", "Value": [{"00720074": {"vr": "FD", "Value": ["NaN"]}}]},
+            }
+        )
+        database.conn.execute("update workitems set ordered_json = ? where workitem_uid = ?", (ordered, uid))
+        transitions.tell(database, uid, EventKind.NONE, time.time(), {})
+        journal.note(database, "spoilt")
+    journal.close()
+    assert own.get("/ups-rs/workitems", params={"Rows": "5"}).status_code == 204
+    assert len(said(own.get("/ups-rs/workitems", params={"includefield": "Rows"}))) == number
 
 
 def code(value: str, scheme: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from pydicom.dataset import Dataset
@@ -38,9 +39,10 @@ def _value(vr: str, text: str) -> object:
     if vr == "PN":
         return {group: part for group, part in zip(_GROUPS, text.split("="), strict=False) if part}
     try:
-        return int(text) if vr in _WHOLE else float(text) if vr in _REAL else text
+        number = int(text) if vr in _WHOLE else float(text) if vr in _REAL else None
     except ValueError:  # what images say is passed on as it is, right or wrong
         return text
+    return number if number is not None and math.isfinite(number) else text  # JSON has no other numbers
 
 
 def read(body: Any) -> Dataset:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydicom.uid import UID
 from starlette.concurrency import run_in_threadpool
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from triage_node.ups.procedure_step import Entry
     from triage_node.workitem import Outcome
 
+Found = TypeVar("Found")
 ROOT: Final = "/ups-rs"
 LONGEST_REQUEST: Final = 1_048_576
 WORKITEM: Final = Parameter(name="workitem", where="path", words="UID of the workitem", schema=schemas.UID)
@@ -137,15 +138,15 @@ class Workitems:
         search = query.read(request.query_params.multi_items(), self._settings.api.largest_answer)
 
         def found() -> tuple[list[dict[str, Any]], int]:
-            every = [entry for entry in self._catalogue.entries() if search.matches(entry)]
+            every = [entry for entry in self._catalogue.entries() if _bordered(search.matches, entry)]
             chosen = every[search.offset : search.offset + search.limit]
-            return [dicom_json.written(search.answer(entry)) for entry in chosen], len(every)
+            answers = [_bordered(lambda one: dicom_json.written(search.answer(one)), entry) for entry in chosen]
+            return [one for one in answers if one], len(every) - search.offset - len(chosen)
 
-        content, number = await run_in_threadpool(found)
+        content, left = await run_in_threadpool(found)
         warnings = []
         if search.is_fuzzy:
             warnings.append("The fuzzymatching parameter is not supported. Only literal matching has been performed.")
-        left = number - search.offset - len(content)
         if left > 0 and search.limit:
             warnings.append(f"There are {left} additional results that can be requested.")
         headers = {"Warning": ", ".join(warning(request, words) for words in warnings)} if warnings else {}
@@ -288,6 +289,15 @@ class Workitems:
             words="workitem, by UPS-RS",
         )
         audit.record(self._journal, told, time.time())
+
+
+def _bordered(look: Callable[[Entry], Found], entry: Entry) -> Found | None:
+    """What is found in an entry, or None: one that cannot be answered is left out and must not end the list."""
+    try:
+        return look(entry)
+    except Exception:  # noqa: BLE001  # the border of each entry
+        logbook.get().exception("left out of an answer", workitem=entry.item.workitem_uid)
+        return None
 
 
 def _answer(content: object, *, headers: dict[str, str] | None = None) -> Response:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from triage_node import worklist
+from triage_node import logbook, worklist
 from triage_node.journal import transitions
 from triage_node.study import ReadingPriority
 from triage_node.ups import procedure_step, values
@@ -135,8 +135,8 @@ class Catalogue:
             self._known[item.workitem_uid] = Known(
                 item=item,
                 headers=self._headers,
-                ordered=values.from_json(item.ordered_json),
-                performed=values.from_json(item.performed_json),
+                ordered=_read(item.ordered_json, item.workitem_uid),
+                performed=_read(item.performed_json, item.workitem_uid),
                 label=self._settings.ups.worklist_label,
                 ae_title=self._settings.node.ae_title,
                 rules=self._settings.worklist,
@@ -150,7 +150,7 @@ class Catalogue:
             self._seen_header,
         )
         for row in rows:
-            self._headers[row["study_instance_uid"]] = values.from_json(row["header_json"])
+            self._headers[row["study_instance_uid"]] = _read(row["header_json"], row["study_instance_uid"])
             self._seen_header = row["number"]
 
     def _arranged(self, now: float) -> _Order:
@@ -199,6 +199,14 @@ class Catalogue:
         for row in rows:
             series.setdefault(row["series_instance_uid"], []).append(row)
         return tuple(_input(study, uid, found) for uid, found in series.items())
+
+
+def _read(text: str | None, uid: str) -> Values:
+    try:
+        return values.from_json(text)
+    except Exception:  # noqa: BLE001  # a border round each: one that cannot be read must not end the list
+        logbook.get().exception("what is kept of a reading task cannot be read", uid=uid)
+        return {}
 
 
 def _input(study: str, series: str, rows: list[dict[str, Any]]) -> Values:

@@ -14,6 +14,8 @@ from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from triage_node.ups import values
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -61,6 +63,9 @@ def keys_of(query: Dataset) -> tuple[Key, ...]:
     for element in query:
         if element.tag.group <= 2 or element.tag.is_private or element.keyword == "SpecificCharacterSet":
             continue
+        if not values.is_of_its_kind(int(element.tag), element.VR):
+            expected = values.vr_of(int(element.tag))
+            raise BadKey(f"{element.keyword} {element.tag} has VR {element.VR}, PS3.6 has {expected}")
         found.append(_key(element))
     return tuple(found)
 

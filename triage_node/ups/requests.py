@@ -6,8 +6,11 @@ The requirements are those of PS3.4 table CC.2.5-3 as far as a reading task has 
 from __future__ import annotations
 
 import json
+import math
+import struct
 from typing import TYPE_CHECKING, Final
 
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
@@ -15,7 +18,7 @@ from triage_node import workitem
 from triage_node.errors import ReadingRefused
 from triage_node.journal.orders import Order
 from triage_node.study import ReadingPriority
-from triage_node.ups import values
+from triage_node.ups import encoding, values
 
 if TYPE_CHECKING:
     from triage_node.journal.transitions import Workitem
@@ -61,6 +64,7 @@ _NOT_FOR_THE_PERFORMER: Final = (
     "InputReadinessState",
     "InputInformationSequence",
 )
+_REAL: Final = frozenset({"DS", "FL", "FD"})
 _PERFORMED: Final = "UnifiedProcedureStepPerformedProcedureSequence"
 _PROGRESS: Final = "ProcedureStepProgressInformationSequence"
 # Of the performed procedure when the workitem is COMPLETED (final state R; of the output P: it may be empty)
@@ -77,6 +81,7 @@ def order(workitem_uid: str, attributes: Dataset) -> tuple[Order, bool]:
 
     Raises ReadingRefused with the status to answer with.
     """
+    _check_kinds(attributes)
     state = str(attributes.get("ProcedureStepState", "") or "")
     if state != workitem.StepState.SCHEDULED:
         raise ReadingRefused(
@@ -131,18 +136,41 @@ def _accession_number(attributes: Dataset) -> str:
     return next((str(place.AccessionNumber).strip() for place in places if place.get("AccessionNumber")), "")
 
 
-def _json(dataset: Dataset) -> str:
+def _check_kinds(said: Dataset) -> None:
     try:
-        return values.to_json(dataset)
+        values.check_kinds(said)
     except ValueError as error:
         raise ReadingRefused(str(error), status=INVALID_VALUE) from error
+
+
+def _json(dataset: Dataset) -> str:
+    """What is kept of a data set; only what can be answered again: everybody's queries look at it."""
+    try:
+        values.check_kinds(dataset)
+        said = values.to_json(dataset)
+        encoding.dataset(values.from_json(said), implicit=True)
+        _check_numbers(values.from_json(said))
+    except (ValueError, TypeError, OverflowError, struct.error) as error:
+        raise ReadingRefused(str(error), status=INVALID_VALUE) from error
+    return said
+
+
+def _check_numbers(said: Values) -> None:
+    for tag, found in said.items():
+        vr = values.vr_of(tag)
+        for value in found:
+            if vr == "SQ":
+                _check_numbers(value)
+            elif vr in _REAL and not math.isfinite(float(value)):
+                raise ValueError(f"{keyword_for_tag(tag)} is {value}, which is no number that can be written")
 
 
 def with_changes(item: Workitem, changes: Dataset) -> str:
     """What a performer has set, with the changes of an N-SET, as DICOM JSON; a sequence is replaced as a whole.
 
-    Raises ReadingRefused where an attribute is not the performer's to set.
+    Raises ReadingRefused where an attribute is not the performer's to set, or not of its kind.
     """
+    _check_kinds(changes)
     refused = [element.keyword for element in changes if element.keyword in _NOT_FOR_THE_PERFORMER]
     if refused:
         raise ReadingRefused(f"not the performer's to set: {', '.join(refused)}", status=INVALID_VALUE)
@@ -159,7 +187,11 @@ def with_changes(item: Workitem, changes: Dataset) -> str:
 
 
 def progress(changes: Dataset) -> dict[str, str] | None:
-    """What an N-SET tells subscribers of the progress; None where it says nothing of it."""
+    """What an N-SET tells subscribers of the progress; None where it says nothing of it.
+
+    Raises ReadingRefused where something is not of its kind.
+    """
+    _check_kinds(changes)
     said = changes.get(_PROGRESS)
     if not said:
         return None
@@ -181,7 +213,11 @@ def missing_at_completion(item: Workitem) -> tuple[str, ...]:
 
 
 def cancellation(information: Dataset) -> dict[str, str]:
-    """Who wants a workitem cancelled and why, for its performer (PS3.4 table CC.2.2-1)."""
+    """Who wants a workitem cancelled and why, for its performer (PS3.4 table CC.2.2-1).
+
+    Raises ReadingRefused where something is not of its kind.
+    """
+    _check_kinds(information)
     found = {
         "words": str(information.get("ReasonForCancellation", "") or ""),
         "contact": str(information.get("ContactDisplayName", "") or ""),

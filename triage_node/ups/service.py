@@ -107,15 +107,14 @@ class Service:
             if event.is_cancelled:
                 yield CANCELLED, None
                 break
-            get = partial(modality_worklist.get, entry) if as_modality_worklist else entry.get
-            if as_modality_worklist and not modality_worklist.stands_in_it(entry):
+            try:
+                answer = _answer(entry, keys, as_modality_worklist=as_modality_worklist, implicit=implicit)
+            except Exception:  # noqa: BLE001  # a border round each: one that cannot be answered must not end the list
+                logbook.get().exception("left out of an answer", workitem=entry.item.workitem_uid)
                 continue
-            if matching.matches(keys, get):
+            if answer is not None:
                 found += 1
-                answer = matching.answer(keys, get)
-                if not as_modality_worklist:
-                    answer |= values.of(SOPClassUID=conformance.UPS_PUSH, SOPInstanceUID=entry.item.workitem_uid)
-                yield pending, encoding.dataset(answer, implicit=implicit)
+                yield pending, answer
         logbook.get().info(
             "worklist queried", peer=_calling(event), found=found, seconds=round(time.monotonic() - started, 3)
         )
@@ -304,6 +303,21 @@ class Service:
     def _done(self, what: str, event: evt.Event, study: str | None) -> None:
         logbook.get().info(what, peer=_calling(event), study=study)
         self._ring()
+
+
+def _answer(
+    entry: Entry, keys: tuple[matching.Key, ...], *, as_modality_worklist: bool, implicit: bool
+) -> Dataset | None:
+    """What is answered of a reading task to a query; None where it does not match."""
+    get = partial(modality_worklist.get, entry) if as_modality_worklist else entry.get
+    if as_modality_worklist and not modality_worklist.stands_in_it(entry):
+        return None
+    if not matching.matches(keys, get):
+        return None
+    answer = matching.answer(keys, get)
+    if not as_modality_worklist:
+        answer |= values.of(SOPClassUID=conformance.UPS_PUSH, SOPInstanceUID=entry.item.workitem_uid)
+    return encoding.dataset(answer, implicit=implicit)
 
 
 def _no_such(uid: str) -> ReadingRefused:

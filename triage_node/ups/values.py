@@ -71,12 +71,29 @@ def vr_of(tag_: int) -> str:
 
 
 def is_known(tag_: int) -> bool:
-    """Whether the attribute can be kept: standard, and not made of bytes."""
-    return vr_of(tag_) not in _BYTES
+    """Whether the attribute can be kept: standard, of one VR, and not made of bytes."""
+    vr = vr_of(tag_)
+    return vr not in _BYTES and " or " not in vr
+
+
+def is_of_its_kind(tag_: int, vr: str) -> bool:
+    """Whether this is the VR that PS3.6 has for the attribute; of what is not in it nothing is known."""
+    expected = vr_of(tag_)
+    return expected == "UN" or vr in expected.split(" or ")
+
+
+def check_kinds(dataset: Dataset) -> None:
+    """Raise ValueError where an element, or one in an item, has not the VR of its attribute; it names the element."""
+    for element in dataset:
+        if not is_of_its_kind(int(element.tag), element.VR):
+            expected = vr_of(int(element.tag))
+            raise ValueError(f"{element.keyword} {element.tag} has VR {element.VR}, PS3.6 has {expected}")
+        for item in element.value or () if element.VR == "SQ" else ():
+            check_kinds(item)
 
 
 def from_json(text: str | None) -> Values:
-    """The values of a data set in the DICOM JSON Model (PS3.18 annex F)."""
+    """The values of a data set in the DICOM JSON Model (PS3.18 annex F), without what has a VR that is not its own."""
     return _from_model(json.loads(text)) if text else {}
 
 
@@ -87,6 +104,8 @@ def _from_model(model: Mapping[str, Any]) -> Values:
         if not is_known(number):
             continue
         vr, values = element.get("vr", vr_of(number)), element.get("Value", [])
+        if not is_of_its_kind(number, vr):
+            continue  # what some images say; who sends such a thing to the worklist is refused
         if vr == "SQ":
             found[number] = tuple(_from_model(item) for item in values)
         elif vr == "PN":
