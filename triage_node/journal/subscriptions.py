@@ -261,12 +261,16 @@ def restarted(journal: Journal, instance_uid: str, now: float) -> None:
 
 
 def forget(journal: Journal, now: float) -> int:
-    """Drop events that were reported long ago; returns how many."""
+    """Drop events that were reported long ago; returns how many.
+
+    The newest stays: an empty table would count from 1 again, and who has seen a larger number would see nothing new.
+    """
     with journal.writing() as database:
         old = (now - KEEP_DISPATCHED_S,)
         where = (
-            "select id from workitem_events where dispatched = 1 and at < ? and id not in"
-            " (select event_id from reports where state = 'queued')"
+            "select id from workitem_events where dispatched = 1 and at < ?"
+            " and id < (select max(id) from workitem_events)"
+            " and id not in (select event_id from reports where state = 'queued')"
         )
         database.conn.execute(f"delete from reports where event_id in ({where})", old)
         return database.conn.execute(f"delete from workitem_events where id in ({where})", old).rowcount
