@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import getpass
 import sqlite3
+import threading
+from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from triage_node.journal import Journal
+
+# An open page asks again and again, and so does a reading system: a look is told once in so many seconds for each user,
+# place, session and study.
+AGAIN_AFTER_S: Final = 900.0
+_KEPT: Final = 16_384
 
 
 class AuditEvent(StrEnum):
@@ -133,3 +140,23 @@ def record(journal: Journal, entry: Entry, now: float) -> None:
         audit.add(journal, row)
     except (sqlite3.Error, OSError) as error:
         log.error("the audit entry above is in the log alone", why=str(error))  # noqa: TRY400  # says it all
+
+
+class Told:
+    """What has been told lately; forgets the oldest."""
+
+    def __init__(self) -> None:
+        self._at: OrderedDict[tuple[str, ...], float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def again(self, key: tuple[str, ...], now: float) -> bool:
+        """Whether this is to be told (again); `now` in seconds."""
+        with self._lock:
+            before = self._at.get(key)
+            if before is not None and 0 <= now - before < AGAIN_AFTER_S:
+                return False
+            self._at[key] = now
+            self._at.move_to_end(key)
+            while len(self._at) > _KEPT:
+                self._at.popitem(last=False)
+            return True

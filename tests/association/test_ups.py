@@ -316,6 +316,32 @@ def test_patients_are_named_from_the_header_of_their_images(tmp_path: Path) -> N
         assert "Ångström" not in str(node.journal.rows("select * from events"))
 
 
+def test_who_asks_for_the_list_and_for_a_study_is_told_to_the_audit_and_not_each_time(node: Reading) -> None:
+    def told() -> list[tuple[object, ...]]:
+        rows = node.journal.rows("select event, user_name, address, study_instance_uid, words from audit order by id")
+        return [tuple(row.values()) for row in rows]
+
+    refused = reading.dataset(ManufacturerModelName="")
+    with reading.associated(node.port, PUSH) as association:
+        list(association.send_c_find(refused, PUSH))
+    assert told() == []
+    looks = [("Query", "AE READER", "127.0.0.1", None, "reading worklist, by DICOM")]
+    for _ in range(2):
+        reading.find(node.port)
+        assert told() == looks
+    for _ in range(2):
+        reading.get(node.port, node.uid(SEVERE))
+    looks.append(("DICOM Instances Accessed", "AE READER", "127.0.0.1", SEVERE.study, "workitem, by DICOM"))
+    assert told() == looks
+    reading.get(node.port, node.uid(MILD))
+    looks.append((*looks[-1][:3], MILD.study, looks[-1][4]))
+    with reading.associated(node.port, reading.MODALITY_WORKLIST, ae_title="MODALITY") as association:
+        answers = list(association.send_c_find(reading.dataset(PatientName=""), reading.MODALITY_WORKLIST))
+    assert len(answers) == 5
+    looks.append(("Query", "AE MODALITY", "127.0.0.1", None, "Modality Worklist, by DICOM"))
+    assert told() == looks
+
+
 # ------------------------------------------------------------------ claims
 
 

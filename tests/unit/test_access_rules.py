@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from triage_node import passwords
+from triage_node import audit, passwords
 from triage_node.config import UserSection, WebSection
 from triage_node.config.web import STATION_PREFIX
 from triage_node.journal.sessions import SessionRow
@@ -296,14 +296,14 @@ def test_what_shows_no_patient_is_no_look(address: str) -> None:
 
 
 def test_a_look_is_told_again_after_a_while_and_what_was_told_is_forgotten_in_the_end() -> None:
-    told = looking.Told()
+    told = audit.Told()
     assert told.again(("a",), 0.0)
-    assert not told.again(("a",), looking.AGAIN_AFTER_S - 1)
+    assert not told.again(("a",), audit.AGAIN_AFTER_S - 1)
     assert told.again(("b",), 1.0)
-    assert told.again(("a",), looking.AGAIN_AFTER_S)
-    for number in range(looking._KEPT + 10):
+    assert told.again(("a",), audit.AGAIN_AFTER_S)
+    for number in range(audit._KEPT + 10):
         told.again((str(number),), 2000.0)
-    assert len(told._at) == looking._KEPT
+    assert len(told._at) == audit._KEPT
 
 
 # ---- where to go next

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from triage_node import conformance, logbook, workitem
+from triage_node import audit, conformance, logbook, workitem
+from triage_node.audit import AuditEvent
 from triage_node.errors import ReadingRefused
 from triage_node.journal import orders, subscriptions, workitems
 from triage_node.ups import encoding, matching, modality_worklist, procedure_step, requests, values
@@ -74,6 +75,7 @@ class Service:
         self._journal = journal
         self._catalogue = catalogue
         self._ring = ring
+        self._told = audit.Told()
 
     def refused(self, event: evt.Event, status: int, words: str) -> Answer:
         """The answer that says no."""
@@ -101,6 +103,8 @@ class Service:
         as_modality_worklist = event.context.abstract_syntax == conformance.MODALITY_WORKLIST_FIND
         known = {*procedure_step.ATTRIBUTES, *(modality_worklist.ATTRIBUTES if as_modality_worklist else ())}
         pending = PENDING if all(key.tag in known for key in keys) else PENDING_WITHOUT_SOME_KEYS
+        words = "Modality Worklist, by DICOM" if as_modality_worklist else "reading worklist, by DICOM"
+        self._tell(event, AuditEvent.QUERY, None, words)
         implicit = UID(str(event.context.transfer_syntax)).is_implicit_VR
         found = 0
         for entry in entries:
@@ -124,7 +128,9 @@ class Service:
         """Get UPS information (PS3.4 CC.2.7)."""
         entry = self._entry(self._named(event, "N-GET"))
         tags = tuple(int(tag) for tag in event.attribute_identifiers)
-        return workitem.SUCCESS, values.to_dataset(procedure_step.attributes(entry, tags))
+        answer = values.to_dataset(procedure_step.attributes(entry, tags))
+        self._tell(event, AuditEvent.INSTANCES_ACCESSED, entry.item.study_instance_uid, "workitem, by DICOM")
+        return workitem.SUCCESS, answer
 
     def _entry(self, uid: str) -> Entry:
         entry = self._catalogue.entry(uid)
@@ -299,6 +305,13 @@ class Service:
             raise _no_such(uid)
         if outcome.is_refusal:
             raise ReadingRefused(outcome.words, status=outcome.status)
+
+    def _tell(self, event: evt.Event, what: AuditEvent, study: str | None, words: str) -> None:
+        """Who looks at what, as often as the page tells it; the title is what the peer calls itself."""
+        user, address = f"{procedure_step.AE_PREFIX}{_calling(event)}", str(event.assoc.requestor.address)
+        if self._told.again((what, user, address, study or "", words), time.monotonic()):
+            told = audit.Entry(event=what, user=user, address=address, study=study, words=words)
+            audit.record(self._journal, told, time.time())
 
     def _done(self, what: str, event: evt.Event, study: str | None) -> None:
         logbook.get().info(what, peer=_calling(event), study=study)

@@ -84,7 +84,7 @@ class Access:
         self._journal = journal
         self._names = frozenset(name.lower() for name in (*_LOOPBACK, *names))
         self._proxies = caller.networks(gate.rules)
-        self._told = looking.Told()
+        self._told = audit.Told()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or what uvicorn says of its own life."""

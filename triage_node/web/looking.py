@@ -1,17 +1,12 @@
-"""Which requests show a study or the list, and when that is told again."""
+"""Which requests show a study or the list."""
 
 from __future__ import annotations
 
 import re
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs
 
-# An open page asks again and again; a look is told once in so many seconds for each user, place, session and study.
-AGAIN_AFTER_S: Final = 900.0
-_KEPT: Final = 16_384
 # Up to this width, in pixels, an overview is a thumbnail of the list.
 THUMBNAIL: Final = 256
 _STUDY: Final = re.compile(
@@ -48,23 +43,3 @@ def look(path: str, query: str) -> Look | None:
         if widths and all(width is not None and width <= THUMBNAIL for width in widths):
             return Look(study=None)
     return Look(study=match["uid"])
-
-
-class Told:
-    """What has been told lately; forgets the oldest."""
-
-    def __init__(self) -> None:
-        self._at: OrderedDict[tuple[str, ...], float] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def again(self, key: tuple[str, ...], now: float) -> bool:
-        """Whether this is to be told (again); `now` in seconds."""
-        with self._lock:
-            before = self._at.get(key)
-            if before is not None and 0 <= now - before < AGAIN_AFTER_S:
-                return False
-            self._at[key] = now
-            self._at.move_to_end(key)
-            while len(self._at) > _KEPT:
-                self._at.popitem(last=False)
-            return True
