@@ -14,7 +14,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from triage_node import completion, logbook, messenger, sender
 from triage_node.api import Api
 from triage_node.archive import Archive
-from triage_node.journal import Journal, intake
+from triage_node.journal import Journal, intake, subscriptions
 from triage_node.ups import Worklist, catalogue
 from triage_node.web import Page
 
@@ -59,6 +59,9 @@ def run(settings: Settings, bell: Doorbell, *, ring_analyst: Callable[[], None],
     log = logbook.get()
     catalogue.spare_the_collector()
     journal = Journal(settings.state_dir, "desk")
+    known = {one.ae_title for one in settings.ups.subscribers} | set(settings.api.subscriber_ae_titles)
+    for ae_title in subscriptions.keep_only(journal, known, time.time()):
+        log.warning("subscriptions ended: the subscriber is not in the configuration", ae_title=ae_title)
     api = Api(settings, journal) if settings.api.enabled or settings.api.ups_rs else None
     page = Page(settings, journal, also=api) if settings.web.enabled else None
     if page is not None:

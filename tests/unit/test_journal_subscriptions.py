@@ -203,3 +203,17 @@ def test_a_wish_to_cancel_reaches_who_is_subscribed_or_nobody(journal: Journal) 
     assert workitems.request_cancel(journal, uid, "AE RIS", 123.0, detail={}).status == 0
     dispatch(journal)
     assert heard(journal, "READER")[-1] == (ONE, EventKind.CANCEL_REQUESTED.name)
+
+
+def test_who_is_not_in_the_configuration_any_more_is_not_waited_for(journal: Journal) -> None:
+    for title in ("VIEWER", "OLD"):
+        subscriptions.subscribe_globally(journal, title, 110.0, deletion_lock=False)
+    dispatch(journal)
+    subscriptions.subscribe(journal, "OLDER", uid_of(journal, ONE), 110.0, deletion_lock=False)  # not dispatched yet
+    assert subscriptions.keep_only(journal, {"VIEWER", "NEW"}, 120.0) == ["OLD", "OLDER"]
+    dispatch(journal)
+    workitems.claim(journal, ONE, "ada", 130.0)
+    dispatch(journal)
+    assert heard(journal, "OLD") == heard(journal, "OLDER") == []
+    assert (ONE, "ASSIGNED") in heard(journal)
+    assert subscriptions.keep_only(journal, {"VIEWER"}, 140.0) == []

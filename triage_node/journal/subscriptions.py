@@ -14,7 +14,7 @@ from triage_node.journal import owners, transitions
 from triage_node.workitem import EventKind, StepState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     import sqlite_utils
 
@@ -139,10 +139,32 @@ def unsubscribe_globally(journal: Journal, ae_title: str, now: float, *, by: Ask
     """End all subscriptions of an AE title; what was to be reported is not any more."""
     with journal.writing() as database:
         owners.check(database, ae_title, by)
-        for table in ("global_subscriptions", "subscriptions"):
-            database.conn.execute(f"delete from {table} where ae_title = ?", (ae_title,))
-        database.conn.execute("delete from reports where ae_title = ? and state = 'queued'", (ae_title,))
-        journal.note(database, "worklist unsubscribed", at=now, by=ae_title)
+        _end_all(journal, database, ae_title, now)
+
+
+def _end_all(journal: Journal, database: sqlite_utils.Database, ae_title: str, now: float) -> None:
+    for table in ("global_subscriptions", "subscriptions"):
+        database.conn.execute(f"delete from {table} where ae_title = ?", (ae_title,))
+    database.conn.execute("delete from reports where ae_title = ? and state = 'queued'", (ae_title,))
+    # the first reports of a new subscription, which are not queued yet
+    database.conn.execute("update workitem_events set dispatched = 1 where only_for = ?", (ae_title,))
+    journal.note(database, "worklist unsubscribed", at=now, by=ae_title)
+
+
+def keep_only(journal: Journal, ae_titles: Collection[str], now: float) -> list[str]:
+    """End the subscriptions of all other AE titles, which the configuration does not know any more; returns whose.
+
+    Otherwise their reports would wait for ever, and no event could be forgotten.
+    """
+    with journal.writing() as database:
+        there = database.conn.execute(
+            "select ae_title from global_subscriptions union select ae_title from subscriptions"
+            " union select ae_title from reports where state = 'queued' order by ae_title"
+        ).fetchall()
+        gone = [ae_title for (ae_title,) in there if ae_title not in ae_titles]
+        for ae_title in gone:
+            _end_all(journal, database, ae_title, now)
+        return gone
 
 
 def suspend_globally(journal: Journal, ae_title: str, *, by: Asking | None = None) -> None:
