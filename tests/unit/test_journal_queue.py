@@ -473,3 +473,20 @@ def test_what_was_ordered_in_a_hurry_is_analysed_first(journal: Journal) -> None
     filed.close_all(journal, 20.0)
     claimed = [queue.claim(journal, "analyst", 30.0) for _ in range(4)]
     assert [job.study_instance_uid for job in claimed if job] == ["1.4", "1.3", "1.1", "1.2"]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "expected"),
+    [
+        (None, OrderPriority.LOW, "LOW"),
+        (OrderPriority.ROUTINE, OrderPriority.STAT, "STAT"),
+        (OrderPriority.HIGH, OrderPriority.ROUTINE, "HIGH"),
+        (OrderPriority.HIGH, None, "HIGH"),
+    ],
+)
+def test_of_the_priorities_that_the_series_of_a_study_bring_the_most_urgent_counts(
+    journal: Journal, first: OrderPriority | None, then: OrderPriority | None, expected: str
+) -> None:
+    for number, said in enumerate((first, then)):
+        filed.arrive(journal, filed.header("1.2", f"1.2.{number}", 0, order_priority=said), now=10.0)
+    assert journal.row("select order_priority from studies") == {"order_priority": expected}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from triage_node.completion import Evidence
 from triage_node.conformance import CT_SOP_CLASSES
 from triage_node.filing import Geometry
+from triage_node.journal import transitions
 from triage_node.study import Instance, Series, SeriesKey, Study, StudyState, digest_of
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ def _open_series(
         database.conn.execute(
             "insert into studies (study_instance_uid, accession_number, description, study_date, arrived_at, state,"
             " order_priority) values (?, ?, ?, ?, ?, ?, ?) on conflict (study_instance_uid) do update set"
-            " order_priority = excluded.order_priority where order_priority is null"
-            " and excluded.order_priority is not null",
+            " order_priority = excluded.order_priority where "
+            + transitions.more_urgent("excluded.order_priority", "studies.order_priority"),
             (
                 header.study_instance_uid,
                 header.accession_number,

@@ -156,7 +156,14 @@ def back_in_queue(database: sqlite_utils.Database, study: str) -> None:
 
 # The later in this text, the less urgent; what nobody ordered comes last (study.OrderPriority)
 _URGENCY = "coalesce(instr('STAT HIGH MEDIUM ROUTINE LOW', {}), 99)"
-MORE_URGENT = f"{_URGENCY.format('workitems.ordered_priority')} < {_URGENCY.format('studies.order_priority')}"
+
+
+def more_urgent(one: str, other: str) -> str:
+    """The SQL condition that one column was ordered more urgently than another."""
+    return f"{_URGENCY.format(one)} < {_URGENCY.format(other)}"
+
+
+MORE_URGENT = more_urgent("workitems.ordered_priority", "studies.order_priority")
 
 
 def pass_on_priority(database: sqlite_utils.Database, study: str) -> None:
