@@ -68,6 +68,7 @@ class Listener:
             maximum_connections=connections,
             maximum_instance_bytes=MAXIMUM_MESSAGE_BYTES,
             on_ended=self._on_ended,
+            acknowledges_at_once=True,
         )
         assert isinstance(server, transport.Server)
         self._server = server
