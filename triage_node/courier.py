@@ -8,8 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from triage_node import logbook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 IDLE_POLL_S = 5.0
 LEAST_PAUSE_S = 0.2  # what is due by the journal but cannot be done yet does not keep a core busy
@@ -59,3 +63,15 @@ class Courier(threading.Thread, ABC):
     @abstractmethod
     def _cut(self) -> None:
         """End the connection that is open, if one is, whatever is under way on it."""
+
+
+def start_all(couriers: Sequence[Courier]) -> Callable[[], None]:
+    """Start them; what comes back wakes them all."""
+    for courier in couriers:
+        courier.start()
+
+    def wake() -> None:
+        for courier in couriers:
+            courier.wake()
+
+    return wake

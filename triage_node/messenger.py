@@ -12,7 +12,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from triage_node import backoff, circuit, priority, worklist
+from triage_node import backoff, circuit, courier, priority, worklist
 from triage_node.courier import AT_ONCE, Courier
 from triage_node.errors import DeliveryFailed, InvalidResult
 from triage_node.hl7 import acknowledgement, mllp, oru, subject
@@ -208,11 +208,4 @@ def start_all(settings: Settings, journal: Journal) -> tuple[list[Messenger], Ca
     threads = [Messenger(settings, section, journal) for section in settings.hl7]
     for section in settings.hl7:
         circuit.begin(journal, section, time.time())
-    for thread in threads:
-        thread.start()
-
-    def wake() -> None:
-        for thread in threads:
-            thread.wake()
-
-    return threads, wake
+    return threads, courier.start_all(threads)

@@ -6,7 +6,6 @@ is decoded and nothing else runs in this process. What a peer may make it hold i
 
 from __future__ import annotations
 
-import socketserver
 import sqlite3
 import threading
 import time
@@ -129,18 +128,11 @@ class Receiver:
     def stop(self) -> None:
         """Accept nothing new, let running associations finish for a few seconds, abort the rest."""
         assert self._server is not None
-        socketserver.BaseServer.shutdown(self._server)  # pynetdicom's own would abort at once
+        self._server.accept_nothing_new()
         deadline = time.monotonic() + STOP_GRACE_S
         while self._senders and time.monotonic() < deadline:
             time.sleep(0.05)
-        for association in self._server.active_associations:  # each abort blocks for a while
-            # before its A-ASSOCIATE request there is nothing to abort: the state machine would raise
-            end = association.abort if association.is_established else association.kill
-            threading.Thread(target=end, daemon=True).start()
-        deadline = time.monotonic() + ABORT_GRACE_S
-        while self._server.active_associations and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self._server.server_close()
+        self._server.end(ABORT_GRACE_S)
         for association in list(self._senders):
             self._close(association, "aborted")
 

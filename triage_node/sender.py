@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
-from triage_node import backoff, circuit, conformance, requestor
+from triage_node import backoff, circuit, conformance, courier, requestor
 from triage_node.courier import AT_ONCE, Courier
 from triage_node.errors import DeliveryFailed
 from triage_node.journal import outbox, proofs
@@ -262,14 +262,7 @@ def start_all(settings: Settings, journal: Journal) -> tuple[list[Sender | Prove
         circuit.begin(journal, destination, time.time())
         proofs.begin(journal, destination, time.time())
         threads += _pair(settings, destination, journal)
-    for thread in threads:
-        thread.start()
-
-    def wake() -> None:
-        for thread in threads:
-            thread.wake()
-
-    return threads, wake
+    return threads, courier.start_all(threads)
 
 
 def _pair(settings: Settings, destination: DestinationSection, journal: Journal) -> list[Sender | Prover]:

@@ -18,6 +18,7 @@ import socket
 import threading
 import time
 from io import BytesIO
+from socketserver import BaseServer
 from typing import TYPE_CHECKING, Any
 
 from pynetdicom.association import Association
@@ -219,6 +220,21 @@ class Server(AssociationServer):
         self._refusing = False
         kwargs["request_handler"] = _Handler
         super().__init__(*args, **kwargs)
+
+    def accept_nothing_new(self) -> None:
+        """Stop listening; pynetdicom's own `shutdown` would abort what is open at once."""
+        BaseServer.shutdown(self)
+
+    def end(self, grace_s: float) -> None:
+        """Abort what is still open, wait for it at most `grace_s`, and close."""
+        for association in self.active_associations:  # each abort blocks for a while
+            # before its A-ASSOCIATE request there is nothing to abort: the state machine would raise
+            end = association.abort if association.is_established else association.kill
+            threading.Thread(target=end, daemon=True).start()
+        deadline = time.monotonic() + grace_s
+        while self.active_associations and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.server_close()
 
     def verify_request(self, request: object, client_address: object) -> bool:  # noqa: ARG002  # socketserver's names
         """Refuse a flood of connections before each costs a thread."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from highdicom import AlgorithmIdentificationSequence, PixelMeasuresSequence
 from highdicom.color import CIELabColor
 from highdicom.seg import (
@@ -31,7 +30,7 @@ from triage_node.conformance import CT_IMAGE_STORAGE
 from triage_node.explicit import raw_sequence
 from triage_node.identity import LABEL_MAPS
 from triage_node.results import envelope, frames
-from triage_node.study import LEFT_LUNG, NOT_FOR_DIAGNOSTIC_USE, RIGHT_LUNG, Laterality
+from triage_node.study import LEFT_LUNG, NOT_FOR_DIAGNOSTIC_USE, RIGHT_LUNG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +124,7 @@ def lesions(findings: Findings) -> Masks:
 
 
 def lungs(findings: Findings) -> Masks:
-    """The lungs object's: a segment for every lung that was found, numbered as in `lung_numbers`."""
+    """The lungs object's: a segment for every lung that was found, numbered from 1 without a gap (PS3.3 C.8.20.2)."""
     labels = findings.lungs
     right, left = LUNGS
     masks = [(right, lambda z: labels[z] == RIGHT_LUNG), (left, lambda z: labels[z] == LEFT_LUNG)]
@@ -137,26 +136,9 @@ def _packed(masks: Sequence[tuple[Segment, MaskOf]], depth: int) -> Masks:
     return tuple((segment, bits) for segment, bits in found if bits)
 
 
-def lung_numbers(findings: Findings) -> dict[int, int]:
-    """Label of `Findings.lungs` -> Segment Number, which counts from 1 without a gap (PS3.3 C.8.20.2)."""
-    present = [segment.value for segment in LUNGS if _holds(findings.lungs, segment.value)]
-    return {value: number for number, value in enumerate(present, start=1)}
-
-
-def _holds(labels: npt.NDArray[np.uint8], value: int) -> bool:
-    """Whether a label is there; slices from the middle on, where lungs are."""
-    depth = len(labels)
-    return any(bool((labels[z] == value).any()) for z in sorted(range(depth), key=lambda z: abs(z - depth // 2)))
-
-
 def tracking_uid(identity: ResultIdentity, tracking: str) -> str:
     """Of a segment, and of the report's group that measures it."""
     return identity.uid(f"tracking {tracking}")
-
-
-def label_of(laterality: Laterality) -> int:
-    """Label of `Findings.lungs`."""
-    return RIGHT_LUNG if laterality is Laterality.RIGHT else LEFT_LUNG
 
 
 def dataset(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socketserver
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pynetdicom import AE, _config, evt
@@ -80,15 +78,8 @@ class Listener:
     def stop(self) -> None:
         """Accept nothing new and abort what is open."""
         assert self._server is not None
-        socketserver.BaseServer.shutdown(self._server)
-        for association in self._server.active_associations:  # each abort blocks for a while
-            # before its A-ASSOCIATE request there is nothing to abort: the state machine would raise
-            end = association.abort if association.is_established else association.kill
-            threading.Thread(target=end, daemon=True).start()
-        deadline = time.monotonic() + STOP_GRACE_S
-        while self._server.active_associations and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self._server.server_close()
+        self._server.accept_nothing_new()
+        self._server.end(STOP_GRACE_S)
 
     def _on_requested(self, event: evt.Event) -> None:
         requestor = event.assoc.requestor

@@ -7,12 +7,12 @@ when it answers again, and one that is gone for longer than ups.give_up_after_h 
 from __future__ import annotations
 
 import random
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from triage_node import backoff, conformance, logbook, requestor
+from triage_node.courier import AT_ONCE, Courier
 from triage_node.errors import DeliveryFailed
 from triage_node.journal import subscriptions
 from triage_node.ups import procedure_step, values
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from triage_node.ups.catalogue import Catalogue
     from triage_node.ups.values import Values
 
-IDLE_POLL_S: Final = 5.0
 STOP_GRACE_S: Final = 2.0
 # PS3.7 annex C: answers after which a later attempt can succeed
 _TRY_AGAIN: Final = (0x0110, 0x0122, 0x0124, 0x0213)
@@ -86,53 +85,26 @@ class _Pauses:
     probe_longest_s: float
 
 
-class Reporter(threading.Thread):
+class Reporter(Courier):
     """Reports to one subscriber until it is stopped."""
 
     def __init__(
         self, settings: Settings, subscriber: SubscriberSection, journal: Journal, catalogue: Catalogue
     ) -> None:
         """Prepare a thread; `start` starts it."""
-        super().__init__(name=f"reports-{subscriber.ae_title}", daemon=True)
+        super().__init__("reports", subscriber.ae_title, grace_s=STOP_GRACE_S)
         self._settings = settings
         self._subscriber = subscriber
         self._journal = journal
         self._catalogue = catalogue
-        self._woken = threading.Event()
-        self._stopped = False
         self._failures = 0
         self._association: Association | None = None
         self._log = logbook.get().bind(subscriber=subscriber.ae_title)
-
-    def wake(self) -> None:
-        """There may be something new to report."""
-        self._woken.set()
-
-    def stop(self) -> None:
-        """Finish the report that is under way and end; a subscriber that takes its time is cut off."""
-        self._stopped = True
-        self._woken.set()
-        cut = threading.Timer(STOP_GRACE_S, self._cut)
-        cut.daemon = True
-        cut.start()
 
     def _cut(self) -> None:
         association = self._association
         if association is not None:
             requestor.cut(association)
-
-    def run(self) -> None:
-        """Report what is due, sleep until the next is."""
-        while not self._stopped:
-            try:
-                at = self._next()
-            except Exception:  # noqa: BLE001  # the border of reporting: a fault with one report must not end the queue
-                self._log.exception("report failed")
-                at = None
-            wait_s = IDLE_POLL_S if at is None else min(IDLE_POLL_S, at - time.time())
-            if wait_s > 0.0:
-                self._woken.wait(max(0.05, wait_s))
-                self._woken.clear()
 
     def _next(self) -> float | None:
         """Send what is due; returns when there may be more to do (None: when woken)."""
@@ -153,7 +125,7 @@ class Reporter(threading.Thread):
             association, self._association = self._association, None
             if association is not None and association.is_established:
                 association.release()
-        return 0.0
+        return AT_ONCE
 
     def _put_off(self, report: Report, words: str) -> None:
         """The report that was not taken is tried again first; what lies behind it waits, and what is too old ends."""
