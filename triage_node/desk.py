@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from triage_node.config import Settings
+    from triage_node.config import Settings, UpsSection, WebSection
     from triage_node.doorbell import Doorbell
 
 COMPLETION_TICK_S = 0.5
@@ -54,6 +54,17 @@ def close_complete_series(settings: Settings, journal: Journal, now: float) -> i
     return closed
 
 
+def _listens(start: Callable[[], object], section: WebSection | UpsSection) -> bool:
+    """Start to listen; False, and the log says why, where the address cannot be had."""
+    try:
+        start()
+    except OSError as error:
+        why = error.strerror or str(error)
+        logbook.get().error("cannot listen", host=section.host, port=section.port, why=why)
+        return False
+    return True
+
+
 def run(settings: Settings, bell: Doorbell, *, ring_analyst: Callable[[], None], stop: threading.Event) -> int:
     """The desk process; returns the exit status."""
     log = logbook.get()
@@ -64,22 +75,13 @@ def run(settings: Settings, bell: Doorbell, *, ring_analyst: Callable[[], None],
         log.warning("subscriptions ended: the subscriber is not in the configuration", ae_title=ae_title)
     api = Api(settings, journal) if settings.api.enabled or settings.api.ups_rs else None
     page = Page(settings, journal, also=api) if settings.web.enabled else None
+    if page is not None and not _listens(page.start, settings.web):
+        return CANNOT_LISTEN
     if page is not None:
-        try:
-            page.start()
-        except OSError as error:
-            why = error.strerror or str(error)
-            log.error("cannot listen", host=settings.web.host, port=settings.web.port, why=why)  # noqa: TRY400  # says it all
-            return CANNOT_LISTEN
         log.info("page", url=page.url)
     reading = Worklist(settings, journal) if settings.ups.enabled else None
-    if reading is not None:
-        try:
-            reading.start()
-        except OSError as error:
-            why = error.strerror or str(error)
-            log.error("cannot listen", host=settings.ups.host, port=settings.ups.port, why=why)  # noqa: TRY400  # says it all
-            return CANNOT_LISTEN
+    if reading is not None and not _listens(reading.start, settings.ups):
+        return CANNOT_LISTEN
     senders, wake_senders = sender.start_all(settings, journal)
     messengers, wake_messengers = messenger.start_all(settings, journal)
     watch = _DiskWatch(settings)

@@ -103,9 +103,9 @@ class Receiver:
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ACCEPTED, self._on_accepted),
-            (evt.EVT_REJECTED, self._on_rejected),
+            (evt.EVT_REJECTED, transport.on_rejected),
             (evt.EVT_ACSE_SENT, self._on_acse_sent),
-            (evt.EVT_CONN_CLOSE, self._on_connection_closed),
+            (evt.EVT_CONN_CLOSE, transport.on_connection_closed),
             (evt.EVT_C_ECHO, self._on_echo),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_N_EVENT_REPORT, self._on_report),
@@ -170,12 +170,6 @@ class Receiver:
             self._admitted.add(association)
         return None
 
-    def _on_rejected(self, event: evt.Event) -> None:
-        requestor = event.assoc.requestor
-        called = "" if requestor.primitive is None else str(requestor.primitive.called_ae_title).strip()
-        why = f"called AE title {called!r}, but this is {self.settings.node.ae_title!r}"
-        self._log.warning("association rejected", peer=requestor.ae_title, address=requestor.address, why=why)
-
     def _room(self) -> str | None:
         """Why nothing can be kept at the moment, or None; looked at once a second."""
         with self._lock:
@@ -224,12 +218,6 @@ class Receiver:
         # Before the answer to a release is sent: once the peer has it, the journal has it too.
         if isinstance(getattr(event, "primitive", None), A_RELEASE):
             self._close(event.assoc, "released")
-
-    def _on_connection_closed(self, event: evt.Event) -> None:
-        # A thread that still waits for an association request learns that there will be none: without this a
-        # health check that only connects would hold it for the whole ACSE timeout.
-        if event.assoc.requestor.primitive is None:
-            event.assoc.dul.to_user_queue.put(None)
 
     def _on_ended(self, association: Association) -> None:
         self._close(association, "aborted")

@@ -30,6 +30,7 @@ from triage_node import logbook
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pynetdicom import evt
     from pynetdicom.pdu_primitives import P_DATA
 
 READ_BYTES = 65_536
@@ -247,3 +248,20 @@ class Server(AssociationServer):
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002  # socketserver's names
         """A connection that could not be taken is logged; the server goes on."""
         logbook.get().exception("connection lost", address=str(client_address))
+
+
+def on_rejected(event: evt.Event) -> None:
+    """Tell the log of a peer that called the node by another AE title; for the event of pynetdicom."""
+    requestor = event.assoc.requestor
+    called = "" if requestor.primitive is None else str(requestor.primitive.called_ae_title).strip()
+    why = f"called AE title {called!r}, but this is {event.assoc.ae.ae_title!r}"
+    logbook.get().warning("association rejected", peer=requestor.ae_title, address=requestor.address, why=why)
+
+
+def on_connection_closed(event: evt.Event) -> None:
+    """Let a thread that still waits for an association request learn that there will be none.
+
+    Without this a health check that only connects would hold it for the whole ACSE timeout.
+    """
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)

@@ -50,8 +50,8 @@ class Listener:
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ACCEPTED, self._on_accepted),
-            (evt.EVT_REJECTED, self._on_rejected),
-            (evt.EVT_CONN_CLOSE, self._on_connection_closed),
+            (evt.EVT_REJECTED, transport.on_rejected),
+            (evt.EVT_CONN_CLOSE, transport.on_connection_closed),
             (evt.EVT_C_ECHO, lambda _: 0x0000),
             (evt.EVT_C_FIND, self._service.find),
             (evt.EVT_N_GET, self._service.get),
@@ -103,18 +103,6 @@ class Listener:
     def _on_accepted(self, event: evt.Event) -> None:
         # The library makes this itself and offers no place to say of which class.
         event.assoc.dimse.__class__ = Answers
-
-    def _on_rejected(self, event: evt.Event) -> None:
-        requestor = event.assoc.requestor
-        called = "" if requestor.primitive is None else str(requestor.primitive.called_ae_title).strip()
-        why = f"called AE title {called!r}, but this is {self._settings.node.ae_title!r}"
-        logbook.get().warning("association rejected", peer=requestor.ae_title, address=requestor.address, why=why)
-
-    def _on_connection_closed(self, event: evt.Event) -> None:
-        # A thread that still waits for an association request learns that there will be none: without this a
-        # health check that only connects would hold it for the whole ACSE timeout.
-        if event.assoc.requestor.primitive is None:
-            event.assoc.dul.to_user_queue.put(None)
 
     def _on_ended(self, association: Association) -> None:
         with self._lock:
